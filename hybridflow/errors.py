@@ -1,0 +1,215 @@
+"""One tree of errors: every exception that hybridflow raises on purpose.
+
+Each class answers the question *who must act?*::
+
+    HybridflowError
+    ├── UserError                    change what you asked for: the same call fails again
+    │   ├── SiteError (ValueError)           the site file or an environment variable is wrong
+    │   ├── InputError (ValueError)          an argument of a command or a workflow is wrong
+    │   ├── RequestError (ValueError)        a PUB, its shots or its options cannot be run
+    │   │   ├── CircuitError                     not ISA, unbound, or nothing is measured
+    │   │   └── TooLargeError                    over a limit of the resource or the memory
+    │   ├── NoSlotError (RuntimeError)       there is no QPU slot where one is needed
+    │   ├── TaskError (RuntimeError)         a task was misrouted, or ended strangely
+    │   │   ├── UnmarkedTaskError (TypeError)    a function without the quantum mark
+    │   │   └── TaskExitError                    the task called sys.exit()
+    │   └── MissingExtraError (ImportError)  an optional package is not installed
+    ├── ResourceError                the resource or the way to it failed (``transient``
+    │   │                            says whether trying again can help)
+    │   ├── VendorJobError                   a vendor job failed; carries the vendor's text
+    │   ├── RequestCancelledError            the request was cancelled
+    │   ├── AcquireError                     the slot's backend could not be acquired
+    │   ├── BackendLostError                 the backend's process or connection died
+    │   └── BrokerLostError (ConnectionError) the broker died, and stayed dead
+    └── InternalError                our bug: please report it
+
+All of them are picklable (they cross processes in every workflow engine) and travel over the wire
+as :class:`ErrorRecord`.
+"""
+
+from typing import Any, ClassVar, Self
+
+import msgspec
+
+__all__ = [
+    "AcquireError",
+    "BackendLostError",
+    "BrokerLostError",
+    "CircuitError",
+    "ErrorRecord",
+    "HybridflowError",
+    "InputError",
+    "InternalError",
+    "MissingExtraError",
+    "NoSlotError",
+    "RequestCancelledError",
+    "RequestError",
+    "ResourceError",
+    "SiteError",
+    "TaskError",
+    "TaskExitError",
+    "TooLargeError",
+    "UnmarkedTaskError",
+    "UserError",
+    "VendorJobError",
+]
+
+
+class HybridflowError(Exception):
+    """Base of all errors of hybridflow.
+
+    Parameters
+    ----------
+    message
+        What is wrong, where, and what to do.
+    transient
+        Whether the same call may succeed when it is tried again; the class's default if not given.
+    resource
+        Name of the resource concerned, if any.
+    vendor_job_id
+        Vendor's id of the job concerned, if any.
+    """
+
+    default_transient: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        transient: bool | None = None,
+        resource: str | None = None,
+        vendor_job_id: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.transient = self.default_transient if transient is None else transient
+        self.resource = resource
+        self.vendor_job_id = vendor_job_id
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.args, self.__dict__)
+
+
+def _rebuild(
+    kind: type[HybridflowError], args: tuple[Any, ...], state: dict[str, Any]
+) -> HybridflowError:
+    # Not through __init__: a subclass of both OSError and HybridflowError would lose its arguments.
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
+
+class UserError(HybridflowError):
+    """Change what you asked for: the same call would fail again."""
+
+
+class SiteError(UserError, ValueError):
+    """The site file, or a variable of the environment, is wrong."""
+
+
+class InputError(UserError, ValueError):
+    """An argument of a command or of a workflow is wrong."""
+
+
+class RequestError(UserError, ValueError):
+    """A PUB, its number of shots or its options cannot be run on the resource."""
+
+
+class CircuitError(RequestError):
+    """A circuit is not ISA for the target, has unbound parameters or measures nothing."""
+
+
+class TooLargeError(RequestError):
+    """A request is over a limit of the resource, or would not fit into memory."""
+
+
+class NoSlotError(UserError, RuntimeError):
+    """There is no QPU slot here, and a simulation in its place would be a lie."""
+
+
+class TaskError(UserError, RuntimeError):
+    """A task was sent to the wrong kind of worker, or ended in a way no engine can carry."""
+
+
+class UnmarkedTaskError(TaskError, TypeError):
+    """A function without the mark of :func:`hybridflow.quantum_task` was sent to a QPU slot."""
+
+
+class TaskExitError(TaskError):
+    """A task raised a ``BaseException`` such as ``SystemExit``, on which engines hang or die."""
+
+
+class MissingExtraError(UserError, ImportError):
+    """An optional package is not installed; the message names the extra."""
+
+
+class ResourceError(HybridflowError):
+    """The resource, or the way to it, failed."""
+
+
+class VendorJobError(ResourceError):
+    """A vendor job failed. The message carries the vendor's own text."""
+
+
+class RequestCancelledError(ResourceError):
+    """The request was cancelled before it had a result."""
+
+
+class AcquireError(ResourceError):
+    """The backend of a slot could not be acquired."""
+
+
+class BackendLostError(ResourceError):
+    """The process that holds the backend, or the connection to it, died."""
+
+    default_transient = True
+
+
+class BrokerLostError(ResourceError, ConnectionError):
+    """The broker died, or was stopped, and did not come back in time."""
+
+    default_transient = True
+
+
+class InternalError(HybridflowError):
+    """A bug in hybridflow: please report it, with the traceback."""
+
+
+def _tree(root: type[HybridflowError]) -> dict[str, type[HybridflowError]]:
+    found = {root.__name__: root}
+    for child in root.__subclasses__():
+        found |= _tree(child)
+    return found
+
+
+class ErrorRecord(msgspec.Struct, frozen=True):
+    """An error as it crosses a socket: the name of its class and its fields, never a pickle."""
+
+    kind: str
+    message: str
+    transient: bool = False
+    resource: str | None = None
+    vendor_job_id: str | None = None
+
+    @classmethod
+    def of(cls, error: BaseException) -> Self:
+        """Record an exception; one that is not ours becomes an :class:`InternalError`."""
+        if isinstance(error, HybridflowError):
+            return cls(
+                type(error).__name__,
+                str(error),
+                error.transient,
+                error.resource,
+                error.vendor_job_id,
+            )
+        return cls(InternalError.__name__, f"{type(error).__name__}: {error}")
+
+    def error(self) -> HybridflowError:
+        """Return the exception again; a class unknown to this version becomes its base."""
+        kind = _tree(HybridflowError).get(self.kind, HybridflowError)
+        return kind(
+            self.message,
+            transient=self.transient,
+            resource=self.resource,
+            vendor_job_id=self.vendor_job_id,
+        )

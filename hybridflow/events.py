@@ -1,0 +1,216 @@
+"""What happened in a run, as typed records: one stream for progress, pages and reports.
+
+Every process appends to a file of its own in the run's folder (``HYBRIDFLOW_RUN``), a JSON line an
+event; :func:`read_events` merges them by time. Times are seconds since the epoch.
+"""
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from hybridflow import environment
+
+__all__ = [
+    "BrokerStarted",
+    "BrokerStopped",
+    "Event",
+    "EventLog",
+    "Iteration",
+    "PhaseEnded",
+    "PhaseStarted",
+    "RunEnded",
+    "RunStarted",
+    "TaskEnded",
+    "TaskStarted",
+    "VendorJobEnded",
+    "VendorJobStarted",
+    "event_log",
+    "read_events",
+]
+
+
+def _now() -> float:
+    return time.time()
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="event"):
+    """Base of all events; `time` is in seconds since the epoch."""
+
+    time: float = msgspec.field(default_factory=_now)
+
+
+class RunStarted(Event, frozen=True, kw_only=True, tag="run_started"):
+    """A workflow began."""
+
+    workflow: str
+    engine: str
+    resource: str
+    arguments: dict[str, Any] = {}
+
+
+class RunEnded(Event, frozen=True, kw_only=True, tag="run_ended"):
+    """A workflow ended; `error` is empty if it ended well."""
+
+    error: str = ""
+
+
+class PhaseStarted(Event, frozen=True, kw_only=True, tag="phase_started"):
+    """A part of a workflow's main line began."""
+
+    phase: str
+
+
+class PhaseEnded(Event, frozen=True, kw_only=True, tag="phase_ended"):
+    """A part of a workflow's main line ended."""
+
+    phase: str
+
+
+class TaskStarted(Event, frozen=True, kw_only=True, tag="task_started"):
+    """A worker began a task."""
+
+    task: str
+    kind: environment.Role
+    name: str
+    worker: str
+
+
+class TaskEnded(Event, frozen=True, kw_only=True, tag="task_ended"):
+    """A worker ended a task; `error` is empty if it ended well."""
+
+    task: str
+    worker: str
+    error: str = ""
+
+
+class BrokerStarted(Event, frozen=True, kw_only=True, tag="broker_started"):
+    """A broker is ready."""
+
+    resource: str
+    backend: str
+    broker: str
+
+
+class BrokerStopped(Event, frozen=True, kw_only=True, tag="broker_stopped"):
+    """A broker has drained and released its backend."""
+
+    resource: str
+    broker: str
+    reason: str = ""
+
+
+class VendorJobStarted(Event, frozen=True, kw_only=True, tag="vendor_job_started"):
+    """A broker started a vendor job with the PUBs of one or more requests."""
+
+    resource: str
+    vendor_job_id: str
+    requests: int
+    pubs: int
+
+
+class VendorJobEnded(Event, frozen=True, kw_only=True, tag="vendor_job_ended"):
+    """A vendor job ended; `error` is empty if it ended well."""
+
+    resource: str
+    vendor_job_id: str
+    qpu_seconds: float
+    shots: int
+    queue_seconds: float
+    error: str = ""
+
+
+class Iteration(Event, frozen=True, kw_only=True, tag="iteration"):
+    """An iterative workflow finished a round; `values` are the figures that it reports."""
+
+    number: int
+    values: dict[str, float]
+
+
+AnyEvent = (
+    RunStarted
+    | RunEnded
+    | PhaseStarted
+    | PhaseEnded
+    | TaskStarted
+    | TaskEnded
+    | BrokerStarted
+    | BrokerStopped
+    | VendorJobStarted
+    | VendorJobEnded
+    | Iteration
+)
+
+_decoder = msgspec.json.Decoder(AnyEvent)
+_encoder = msgspec.json.Encoder()
+
+
+class EventLog:
+    """Appends events to this process's file in a run's folder; without a folder, drops them.
+
+    Safe to use from several threads and across a fork (the child opens a file of its own).
+    """
+
+    def __init__(self, folder: str | os.PathLike[str] | None) -> None:
+        self._folder = Path(folder) if folder else None
+        self._lock = threading.Lock()
+        self._descriptor = -1
+        self._pid = 0
+
+    def emit(self, event: Event) -> None:
+        """Append one event; durable against the death of this process, not of the machine."""
+        if self._folder is None:
+            return
+        with self._lock:
+            if self._pid != os.getpid():
+                self._open(self._folder)
+            os.write(self._descriptor, _encoder.encode(event) + b"\n")
+
+    def _open(self, folder: Path) -> None:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        file = folder / f"events-{socket.gethostname()}-{os.getpid()}.jsonl"
+        self._descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        self._pid = os.getpid()
+
+    def close(self) -> None:
+        """Close the file, if this process opened one."""
+        with self._lock:
+            if self._descriptor >= 0 and self._pid == os.getpid():
+                os.close(self._descriptor)
+            self._descriptor, self._pid = -1, 0
+
+
+_logs: dict[str, EventLog] = {}
+
+
+def event_log() -> EventLog:
+    """Return the log of the run in ``HYBRIDFLOW_RUN``; without one, it drops what it is given."""
+    folder = os.environ.get(environment.RUN, "")
+    if folder not in _logs:
+        _logs[folder] = EventLog(folder)
+    return _logs[folder]
+
+
+def read_events(folder: str | os.PathLike[str]) -> list[Event]:
+    """Return all events of a run, by time; a torn last line (its writer was killed) is left out."""
+    events: list[Event] = [
+        event for file in sorted(Path(folder).glob("events-*.jsonl")) for event in _read(file)
+    ]
+    return sorted(events, key=lambda event: event.time)
+
+
+def _read(file: Path) -> Iterator[Event]:
+    lines = file.read_bytes().split(b"\n")
+    for number, line in enumerate(lines):
+        try:
+            if line:
+                yield _decoder.decode(line)
+        except msgspec.DecodeError:
+            # Only the last line can be torn; anything else is damage that must be seen.
+            if number != len(lines) - 1:
+                raise

@@ -1,0 +1,1 @@
+"""What a run looked like: its timeline and figures, as one HTML file."""

@@ -1,0 +1,215 @@
+"""The site file: which resources there are, and which workers. Read, checked, explained when wrong.
+
+A site file is TOML; ``configs/laptop.toml`` documents every key. Without one, :func:`load_site`
+returns the built-in laptop site: one ideal Aer simulator and a classical worker a core.
+"""
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from hybridflow import environment
+from hybridflow.backends.registry import backend_type
+from hybridflow.errors import SiteError
+from hybridflow.records import Record, Resource
+
+__all__ = ["Classical", "Site", "load_site"]
+
+_T = TypeVar("_T", bound=msgspec.Struct)
+
+
+class Classical(Record, frozen=True, kw_only=True):
+    """The classical workers (``[classical]``).
+
+    Attributes
+    ----------
+    workers
+        Worker processes; 0: one a core of this machine.
+    threads
+        Threads that numerical libraries may use in each worker.
+    """
+
+    workers: int = 0
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        if self.workers < 0 or self.threads < 1:
+            raise ValueError("`workers` must be at least 0 and `threads` at least 1")
+
+    @property
+    def worker_count(self) -> int:
+        """Number of worker processes, with 0 resolved."""
+        return self.workers or len(os.sched_getaffinity(0))
+
+
+class Site(Record, frozen=True, kw_only=True):
+    """A site file, checked.
+
+    Attributes
+    ----------
+    name
+        Name of the site, for people.
+    path
+        Absolute path of the file; None for the built-in site.
+    default
+        Name of the resource that is used when none is named.
+    resources
+        All resources by name.
+    classical
+        The classical workers.
+    """
+
+    name: str
+    path: str | None
+    default: str
+    resources: dict[str, Resource]
+    classical: Classical
+
+    def resource(self, name: str | None = None) -> Resource:
+        """Return a resource by name, or the default one.
+
+        Raises
+        ------
+        SiteError
+            If the site has no such resource.
+        """
+        wanted = name or self.default
+        if wanted not in self.resources:
+            raise SiteError(
+                f"site {self.name!r} ({self.path or 'built in'}) has no resource {wanted!r}; "
+                f"it has: {', '.join(self.resources)}"
+            )
+        return self.resources[wanted]
+
+
+class _Qpu(msgspec.Struct, frozen=True):
+    # The keys that every [qpu.NAME] table may have; all others are the backend's own.
+    backend: str
+    tasks_per_slot: int = 16
+    max_in_flight: int = 1
+
+    def __post_init__(self) -> None:
+        if self.tasks_per_slot < 1 or self.max_in_flight < 1:
+            raise ValueError("`tasks_per_slot` and `max_in_flight` must be at least 1")
+
+
+class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    qpu: dict[str, dict[str, Any]]
+    name: str | None = None
+    default: str | None = None
+    classical: Classical = Classical()
+
+
+def load_site(path: str | os.PathLike[str] | None = None) -> Site:
+    """Read and check a site file.
+
+    Parameters
+    ----------
+    path
+        The file; without it, what ``HYBRIDFLOW_SITE`` names; without that, the built-in site.
+
+    Raises
+    ------
+    SiteError
+        If the file cannot be read or says something wrong; names the file, the key and what is
+        allowed.
+    """
+    chosen = path or os.environ.get(environment.SITE)
+    if not chosen:
+        return Site(
+            name="laptop (built in)",
+            path=None,
+            default="aer",
+            resources={"aer": Resource(name="aer", backend="aer")},
+            classical=Classical(),
+        )
+    file = Path(chosen).absolute()
+    raw = _parse(file)
+    checked = _convert(raw, _File, file, ())
+    if not checked.qpu:
+        raise SiteError(f"{file}: there is no resource; add a table like [qpu.aer]")
+    resources = {name: _resource(name, table, file) for name, table in checked.qpu.items()}
+    default = checked.default or next(iter(resources))
+    if default not in resources:
+        raise SiteError(
+            f"{file}: key `default` names {default!r}; allowed are: {', '.join(resources)}"
+        )
+    return Site(
+        name=checked.name or file.stem,
+        path=str(file),
+        default=default,
+        resources=resources,
+        classical=checked.classical,
+    )
+
+
+def _parse(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SiteError(f"the site file {file} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SiteError(f"{file} is not valid TOML: {error}") from error
+
+
+def _resource(name: str, table: dict[str, Any], file: Path) -> Resource:
+    place = ("qpu", name)
+    if not name.replace("_", "").replace("-", "").replace(".", "").isalnum():
+        raise SiteError(
+            f"{file}: [qpu.{name}]: a resource's name has letters, digits, and `_-.` only"
+        )
+    common_keys = set(_Qpu.__struct_fields__)
+    common = _convert({k: v for k, v in table.items() if k in common_keys}, _Qpu, file, place)
+    try:
+        kind = backend_type(common.backend)
+    except SiteError as error:
+        raise SiteError(f"{file}: key `qpu.{name}.backend`: {error}") from error
+    own = {key: value for key, value in table.items() if key not in common_keys}
+    _refuse_unknown(own, kind.Options, file, place, extra=common_keys)
+    options = _convert(own, kind.Options, file, place)
+    return Resource(
+        name=name,
+        backend=common.backend,
+        options=msgspec.to_builtins(options),
+        tasks_per_slot=common.tasks_per_slot,
+        max_in_flight=common.max_in_flight,
+    )
+
+
+def _refuse_unknown(
+    table: dict[str, Any],
+    kind: type[msgspec.Struct],
+    file: Path,
+    place: tuple[str, ...],
+    extra: set[str] | None = None,
+) -> None:
+    allowed = set(kind.__struct_fields__) | (extra or set())
+    for key in table:
+        if key not in allowed:
+            raise SiteError(
+                f"{file}: unknown key `{'.'.join((*place, key))}`; "
+                f"allowed here: {', '.join(sorted(allowed))}"
+            )
+
+
+def _convert(table: dict[str, Any], kind: type[_T], file: Path, place: tuple[str, ...]) -> _T:
+    try:
+        return msgspec.convert(table, kind)
+    except msgspec.ValidationError as error:
+        # msgspec ends its message with "- at `$.a.b`"; a top-level fault has no such end.
+        text, _, inner = str(error).partition(" - at `$")
+        key = ".".join((*place, *filter(None, inner.strip("`").split("."))))
+        where = f"key `{key}`: " if key else ""
+        allowed = ""
+        if "unknown field" in text:
+            allowed = f" (allowed here: {', '.join(_fields_at(kind, inner))})"
+        raise SiteError(f"{file}: {where}{text}{allowed}") from error
+
+
+def _fields_at(kind: type[msgspec.Struct], inner: str) -> list[str]:
+    if inner.startswith(".classical"):
+        kind = Classical
+    return sorted(kind.__struct_fields__)

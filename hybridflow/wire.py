@@ -1,0 +1,269 @@
+"""Qiskit's objects as bytes, and back: QPY for circuits, ``.npy`` for arrays, msgpack around them.
+
+Nothing here is pickled: what arrives from another process can be wrong, but it cannot run code.
+The records that are packed stand in ``records.py``; a broker passes them on without opening them.
+"""
+
+import functools
+import io
+import json
+from collections.abc import Hashable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import msgspec
+
+from hybridflow.errors import RequestError
+from hybridflow.records import PackedPub, PackedResult, Primitive
+
+if TYPE_CHECKING:
+    import numpy as np
+    from qiskit import QuantumCircuit
+    from qiskit.primitives import DataBin, PubResult
+    from qiskit.primitives.containers.estimator_pub import EstimatorPub
+    from qiskit.primitives.containers.sampler_pub import SamplerPub
+
+__all__ = [
+    "array_from_bytes",
+    "array_to_bytes",
+    "circuit_from_qpy",
+    "circuit_to_qpy",
+    "decode",
+    "encode",
+    "pack_pubs",
+    "pack_result",
+    "unpack_pub",
+    "unpack_result",
+]
+
+_T = TypeVar("_T")
+_encoder = msgspec.msgpack.Encoder()
+
+
+def encode(message: object) -> bytes:
+    """Return a record, or a union of records, as msgpack."""
+    return _encoder.encode(message)
+
+
+@functools.cache
+def _decoder(kind: Hashable) -> msgspec.msgpack.Decoder[Any]:
+    return msgspec.msgpack.Decoder(cast(Any, kind))
+
+
+def decode(data: bytes | memoryview, kind: type[_T]) -> _T:
+    """Return the record of type `kind` in `data`.
+
+    Raises
+    ------
+    RequestError
+        If the bytes are no such record; the message says which field is wrong.
+    """
+    try:
+        return cast(_T, _decoder(cast(Hashable, kind)).decode(data))
+    except msgspec.DecodeError as error:
+        raise RequestError(f"a message could not be read: {error}") from error
+
+
+def array_to_bytes(array: "np.ndarray[Any, Any]") -> bytes:
+    """Return an array in NumPy's ``.npy`` format, see :mod:`numpy.lib.format`."""
+    import numpy as np
+
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, np.ascontiguousarray(array), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def array_from_bytes(data: bytes) -> "np.ndarray[Any, Any]":
+    """Return the array in `data`, which must be ``.npy`` without pickled objects.
+
+    Raises
+    ------
+    RequestError
+        If it is not.
+    """
+    import numpy as np
+
+    try:
+        return np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise RequestError(f"an array could not be read: {error}") from error
+
+
+class _AnyMetadata(json.JSONEncoder):
+    # A circuit's metadata is the user's and never leaves the user's process; it must not be able to
+    # make the circuit unsendable.
+    def default(self, o: object) -> str:
+        return repr(o)
+
+
+def circuit_to_qpy(circuit: "QuantumCircuit") -> bytes:
+    """Return a circuit as QPY.
+
+    Raises
+    ------
+    RequestError
+        If the circuit holds something that QPY cannot express.
+    """
+    from qiskit import qpy
+    from qiskit.exceptions import QiskitError
+    from qiskit.exceptions import QiskitError
+
+    buffer = io.BytesIO()
+    try:
+        qpy.dump(circuit, buffer, metadata_serializer=_AnyMetadata)
+    except (QiskitError, TypeError, ValueError, AttributeError, KeyError) as error:
+        raise RequestError(f"circuit {circuit.name!r} cannot be written as QPY: {error}") from error
+    return buffer.getvalue()
+
+
+@functools.lru_cache(maxsize=512)
+def _load_qpy(data: bytes) -> "QuantumCircuit":
+    from qiskit import qpy
+
+    circuits = qpy.load(io.BytesIO(data))
+    if len(circuits) != 1:
+        raise RequestError(f"one circuit was expected in a QPY message, not {len(circuits)}")
+    return circuits[0]
+
+
+def circuit_from_qpy(data: bytes) -> "QuantumCircuit":
+    """Return the circuit in `data`. The object is shared between equal messages: do not change it.
+
+    Raises
+    ------
+    RequestError
+        If the bytes are not QPY that the installed Qiskit can read.
+    """
+    try:
+        return _load_qpy(data)
+    except RequestError:
+        raise
+    except (QiskitError, ValueError, KeyError, IndexError, TypeError, OSError, EOFError) as error:
+        raise RequestError(f"a circuit could not be read from QPY: {error}") from error
+    except (
+        Exception
+    ) as error:  # struct.error and decoders' own: garbage can fail anywhere in a parser
+        raise RequestError(f"a circuit could not be read from QPY: {error!r}") from error
+
+
+def pack_pubs(
+    pubs: "Iterable[SamplerPub | EstimatorPub]", seeds: Iterable[int | None]
+) -> tuple[PackedPub, ...]:
+    """Pack coerced PUBs; a circuit that stands in several of them is written once.
+
+    Parameters
+    ----------
+    pubs
+        Qiskit's ``SamplerPub`` or ``EstimatorPub``.
+    seeds
+        A seed for each PUB, or None.
+    """
+    written: dict[int, bytes] = {}
+    packed = []
+    for pub, seed in zip(pubs, seeds, strict=True):
+        circuit = pub.circuit
+        if id(circuit) not in written:
+            written[id(circuit)] = circuit_to_qpy(circuit)
+        packed.append(_pack_pub(pub, written[id(circuit)], seed))
+    return tuple(packed)
+
+
+def _pack_pub(pub: "SamplerPub | EstimatorPub", qpy_data: bytes, seed: int | None) -> PackedPub:
+    from qiskit.primitives.containers.estimator_pub import EstimatorPub
+
+    parameters = None
+    if pub.circuit.num_parameters:
+        parameters = array_to_bytes(pub.parameter_values.as_array(pub.circuit.parameters))
+    size = max(1, pub.size)
+    if isinstance(pub, EstimatorPub):
+        observables = msgspec.json.encode(pub.observables.tolist())
+        return PackedPub(
+            circuit=qpy_data,
+            parameters=parameters,
+            observables=observables,
+            precision=float(pub.precision),
+            seed=seed,
+            circuits=size,
+        )
+    return PackedPub(
+        circuit=qpy_data, parameters=parameters, shots=int(pub.shots), seed=seed, circuits=size
+    )
+
+
+def unpack_pub(packed: PackedPub, primitive: Primitive) -> "SamplerPub | EstimatorPub":
+    """Return Qiskit's PUB.
+
+    Raises
+    ------
+    RequestError
+        If the message is damaged, or does not fit the primitive.
+    """
+    from qiskit.primitives.containers.bindings_array import BindingsArray
+    from qiskit.primitives.containers.estimator_pub import EstimatorPub
+    from qiskit.primitives.containers.observables_array import ObservablesArray
+    from qiskit.primitives.containers.sampler_pub import SamplerPub
+
+    circuit = circuit_from_qpy(packed.circuit)
+    try:
+        values = None
+        if packed.parameters is not None:
+            array = array_from_bytes(packed.parameters)
+            values = BindingsArray({tuple(circuit.parameters): array}, shape=array.shape[:-1])
+        if primitive is Primitive.SAMPLER:
+            return SamplerPub(circuit, values, packed.shots)
+        observables = ObservablesArray.coerce(msgspec.json.decode(packed.observables or b""))
+        return EstimatorPub(circuit, observables, values, packed.precision)
+    except (ValueError, TypeError) as error:
+        if isinstance(error, RequestError):
+            raise
+        raise RequestError(f"a PUB could not be read: {error}") from error
+
+
+def _plain(value: object) -> object:
+    # numpy scalars and arrays in metadata; anything else becomes its text.
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    return str(value)
+
+
+def pack_result(result: "PubResult") -> PackedResult:
+    """Pack Qiskit's ``PubResult``: bit arrays stay packed, eight bits a byte."""
+    from qiskit.primitives import BitArray
+
+    arrays: dict[str, bytes] = {}
+    bits: dict[str, int] = {}
+    for name, value in result.data.items():
+        if isinstance(value, BitArray):
+            bits[name] = value.num_bits
+            arrays[name] = array_to_bytes(value.array)
+        else:
+            arrays[name] = array_to_bytes(value)
+    metadata = {k: v for k, v in result.metadata.items() if k != "circuit_metadata"}
+    return PackedResult(
+        arrays=arrays,
+        bits=bits,
+        shape=tuple(int(n) for n in result.data.shape),
+        metadata=msgspec.json.encode(metadata, enc_hook=_plain),
+    )
+
+
+def unpack_result(
+    packed: PackedResult, circuit_metadata: Mapping[str, Any] | None = None
+) -> "tuple[DataBin, dict[str, Any]]":
+    """Return the data and the metadata of one PUB's result.
+
+    Parameters
+    ----------
+    packed
+        What a backend sent.
+    circuit_metadata
+        The circuit's own metadata, which never left this process: put back in its place.
+    """
+    from qiskit.primitives import BitArray, DataBin
+
+    fields: dict[str, Any] = {}
+    for name, data in packed.arrays.items():
+        array = array_from_bytes(data)
+        fields[name] = BitArray(array, packed.bits[name]) if name in packed.bits else array
+    metadata: dict[str, Any] = msgspec.json.decode(packed.metadata)
+    metadata["circuit_metadata"] = circuit_metadata if circuit_metadata is not None else {}
+    return DataBin(**fields, shape=packed.shape), metadata
