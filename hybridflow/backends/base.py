@@ -2,8 +2,8 @@
 
 One thread drives a backend. It is given a :class:`~hybridflow.records.Batch` of packed PUBs
 (``wire.unpack_pub`` makes Qiskit's ``SamplerPub`` or ``EstimatorPub`` of each) and answers with
-one packed result a PUB (``wire.pack_result`` makes it from Qiskit's ``PubResult``). It does not know the
-broker, and it imports its vendor's package when it is first used.
+one packed result a PUB (``wire.pack_result`` makes it from Qiskit's ``PubResult``). It does not
+know the broker, and it imports its vendor's package when it is first used.
 
 :func:`hybridflow.testing.check_backend` is the conformance test of this file.
 """
