@@ -59,7 +59,7 @@ def decode(data: bytes | memoryview, kind: type[_T]) -> _T:
     """
     try:
         return cast(_T, _decoder(cast(Hashable, kind)).decode(data))
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise RequestError(f"a message could not be read: {error}") from error
 
 
@@ -68,7 +68,7 @@ def array_to_bytes(array: "np.ndarray[Any, Any]") -> bytes:
     import numpy as np
 
     buffer = io.BytesIO()
-    np.lib.format.write_array(buffer, np.ascontiguousarray(array), allow_pickle=False)
+    np.lib.format.write_array(buffer, np.asarray(array, order="C"), allow_pickle=False)
     return buffer.getvalue()
 
 

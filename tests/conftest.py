@@ -1,0 +1,28 @@
+"""What all tests share: a clean environment, and nothing left behind."""
+
+import os
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Variables of the shell that started pytest must not decide what is tested."""
+    for name in list(os.environ):
+        if name.startswith(("HYBRIDFLOW_", "SLURM_", "QRMI_", "PARSL_", "DASK_")):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_left_running() -> Iterator[None]:
+    """No test leaves a process behind: checked when all have run, before interpreter exit."""
+    before = set(psutil.Process().children(recursive=True))
+    yield
+    from hybridflow import slot
+
+    slot.close_all()
+    left = set(psutil.Process().children(recursive=True)) - before
+    _, alive = psutil.wait_procs(left, timeout=10)
+    assert not alive, f"left running: {[(p.pid, p.cmdline()) for p in alive]}"

@@ -1,0 +1,102 @@
+"""The site file: read, checked, explained when wrong."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hybridflow.errors import SiteError
+from hybridflow.site import load_site
+
+ROOT = Path(__file__).parent.parent
+GOOD = """
+name = "here"
+default = "b"
+
+[qpu.a]
+backend = "aer"
+
+[qpu.b]
+backend = "fake"
+tasks_per_slot = 3
+max_in_flight = 2
+
+[classical]
+workers = 4
+threads = 2
+"""
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[[str], Path]:
+    def writer(text: str) -> Path:
+        file = tmp_path / "site.toml"
+        file.write_text(text)
+        return file
+
+    return writer
+
+
+def test_reads_what_it_says(write: Callable[[str], Path]) -> None:
+    site = load_site(write(GOOD))
+    assert (site.name, site.default, list(site.resources)) == ("here", "b", ["a", "b"])
+    assert (site.resource().tasks_per_slot, site.resource().max_in_flight) == (3, 2)
+    assert (site.classical.worker_count, site.classical.threads) == (4, 2)
+
+
+def test_without_a_file_there_is_a_laptop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HYBRIDFLOW_SITE", raising=False)
+    site = load_site()
+    assert site.path is None
+    assert site.resource().backend == "aer"
+    assert site.classical.worker_count >= 1
+
+
+def test_the_environment_names_the_default(
+    write: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HYBRIDFLOW_SITE", str(write(GOOD)))
+    assert load_site().name == "here"
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "configs").glob("*.toml")), ids=lambda f: f.name)
+def test_the_site_files_that_we_ship_are_good(file: Path) -> None:
+    assert load_site(file).resources
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("qpu = [", "not valid TOML"),
+        ("name = 'x'", "qpu"),
+        ("[qpu]", r"no resource; add a table like \[qpu.aer\]"),
+        ("[qpu.x]", "`qpu.x`.*backend"),
+        ("[qpu.x]\nbackend = 'nope'", "`qpu.x.backend`.*no backend 'nope'; installed are:.*aer"),
+        (
+            "[qpu.x]\nbackend = 'aer'\ntask = 3",
+            "unknown key `qpu.x.task`; allowed here:.*per_slot",
+        ),
+        ("[qpu.x]\nbackend = 'aer'\ntasks_per_slot = 'many'", "`qpu.x.tasks_per_slot`.*`int`"),
+        ("[qpu.x]\nbackend = 'aer'\ntasks_per_slot = 0", "at least 1"),
+        ("[qpu.x]\nbackend = 'aer'\n[classical]\nworker = 1", "`classical`.*allowed here.*workers"),
+        ("[qpu.x]\nbackend = 'aer'\n[classical]\nworkers = -1", "at least 0"),
+        ("[qpu.x]\nbackend = 'aer'\n[clasical]", "clasical.*allowed here:.*classical"),
+        ("default = 'y'\n[qpu.x]\nbackend = 'aer'", "`default` names 'y'; allowed are: x"),
+        ("[qpu.'a b']\nbackend = 'aer'", "letters, digits"),
+    ],
+)
+def test_what_is_wrong_is_explained(write: Callable[[str], Path], text: str, says: str) -> None:
+    file = write(text)
+    with pytest.raises(SiteError, match=says) as caught:
+        load_site(file)
+    assert str(file) in str(caught.value)
+
+
+def test_a_missing_file_is_explained(tmp_path: Path) -> None:
+    with pytest.raises(SiteError, match="cannot be read: No such file"):
+        load_site(tmp_path / "none.toml")
+
+
+def test_an_unknown_resource_is_explained(write: Callable[[str], Path]) -> None:
+    with pytest.raises(SiteError, match="no resource 'c'; it has: a, b"):
+        load_site(write(GOOD)).resource("c")
