@@ -8,7 +8,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -106,12 +106,17 @@ class BrokerStopped(Event, frozen=True, kw_only=True, tag="broker_stopped"):
 
 
 class VendorJobStarted(Event, frozen=True, kw_only=True, tag="vendor_job_started"):
-    """A broker started a vendor job with the PUBs of one or more requests."""
+    """A broker started a vendor job with the PUBs of one or more requests.
+
+    `tasks` are the ids of the tasks that sent them (``ClientInfo.task``), where they are known: a
+    report shows from them when a quantum task was on the QPU and when it waited.
+    """
 
     resource: str
     vendor_job_id: str
     requests: int
     pubs: int
+    tasks: tuple[str, ...] = ()
 
 
 class VendorJobEnded(Event, frozen=True, kw_only=True, tag="vendor_job_ended"):
@@ -196,21 +201,43 @@ def event_log() -> EventLog:
     return _logs[folder]
 
 
-def read_events(folder: str | os.PathLike[str]) -> list[Event]:
-    """Return all events of a run, by time; a torn last line (its writer was killed) is left out."""
+def read_events(
+    folder: str | os.PathLike[str],
+    *,
+    on_damage: Callable[[Path, int], None] | None = None,
+) -> list[Event]:
+    """Return all events of a run, by time.
+
+    Parameters
+    ----------
+    folder
+        The run's folder.
+    on_damage
+        Called with the file and the number (from 1) of each line that cannot be read, which is then
+        left out. Without it, a torn last line (its writer was killed) is left out in silence.
+
+    Raises
+    ------
+    msgspec.DecodeError
+        Without `on_damage`: for any other line that is no event.
+    """
     events: list[Event] = [
-        event for file in sorted(Path(folder).glob("events-*.jsonl")) for event in _read(file)
+        event
+        for file in sorted(Path(folder).glob("events-*.jsonl"))
+        for event in _read(file, on_damage)
     ]
     return sorted(events, key=lambda event: event.time)
 
 
-def _read(file: Path) -> Iterator[Event]:
+def _read(file: Path, on_damage: Callable[[Path, int], None] | None) -> Iterator[Event]:
     lines = file.read_bytes().split(b"\n")
-    for number, line in enumerate(lines):
+    for number, line in enumerate(lines, start=1):
         try:
             if line:
                 yield _decoder.decode(line)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            if on_damage is not None:
+                on_damage(file, number)
             # Only the last line can be torn; anything else is damage that must be seen.
-            if number != len(lines) - 1:
+            elif number != len(lines):
                 raise
