@@ -16,11 +16,13 @@ __all__ = [
     "ROLE",
     "RUN",
     "SITE",
+    "THREAD_LIMITS",
     "Role",
     "clean",
     "credentials",
     "in_engine_worker",
     "in_slurm_job",
+    "thread_limits",
 ]
 
 SITE = "HYBRIDFLOW_SITE"
@@ -45,6 +47,16 @@ SLURM_JOB = "SLURM_JOB_ID"
 
 ENGINE_WORKER_MARKERS = ("PARSL_WORKER_POOL_ID", "PARSL_WORKER_RANK", "DASK_PARENT")
 """Set in an engine's workers: there, a missing slot is an error, never a simulation."""
+
+THREAD_LIMITS = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "RAYON_NUM_THREADS",
+)
+"""What numerical libraries read, when they are loaded, as the number of their threads."""
 
 _MPI_RANK = re.compile(
     r"SLURM_NTASKS|SLURM_NPROCS|SLURM_PROCID|MPI_LOCAL\w+"
@@ -84,6 +96,11 @@ def clean(environment: Mapping[str, str], role: Role | None = None) -> dict[str,
     if role is Role.CLASSICAL:
         kept.pop(BROKER, None)
     return kept
+
+
+def thread_limits(threads: int) -> dict[str, str]:
+    """Return the variables that keep numerical libraries to a number of threads a process."""
+    return {name: str(threads) for name in THREAD_LIMITS}
 
 
 def credentials(environment: Mapping[str, str], resource: str) -> dict[str, str]:

@@ -20,6 +20,7 @@ Each class answers the question *who must act?*::
     │   ├── RequestCancelledError            the request was cancelled
     │   ├── AcquireError                     the slot's backend could not be acquired
     │   ├── BackendLostError                 the backend's process or connection died
+    │   ├── WorkerLostError (BrokenExecutor) the worker process of a task died
     │   └── BrokerLostError (ConnectionError) the broker died, and stayed dead
     └── InternalError                our bug: please report it
 
@@ -27,6 +28,7 @@ All of them are picklable (they cross processes in every workflow engine) and tr
 as :class:`ErrorRecord`.
 """
 
+from concurrent.futures import BrokenExecutor
 from typing import Any, ClassVar, Self
 
 import msgspec
@@ -52,6 +54,7 @@ __all__ = [
     "UnmarkedTaskError",
     "UserError",
     "VendorJobError",
+    "WorkerLostError",
 ]
 
 
@@ -167,6 +170,12 @@ class BackendLostError(ResourceError):
 
 class BrokerLostError(ResourceError, ConnectionError):
     """The broker died, or was stopped, and did not come back in time."""
+
+    default_transient = True
+
+
+class WorkerLostError(ResourceError, BrokenExecutor):
+    """The worker process of a task died; the task may have run in part."""
 
     default_transient = True
 

@@ -1,0 +1,226 @@
+"""The mark of a quantum task, and what every engine wraps around the tasks that it runs.
+
+A marked function stays a plain function: it is called, wrapped and pickled like any other. When it
+is called it first makes sure that it is not in a worker where a quantum task must not run. Engines
+send :func:`as_task` of what they were given: each task's start and end then go to the run's events
+(``events.py``), once, and no task ends in a way that an engine hangs on.
+"""
+
+import functools
+import os
+import socket
+import threading
+import types
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Generic, ParamSpec, TypeVar, overload
+
+from hybridflow import environment
+from hybridflow.environment import Role
+from hybridflow.errors import NoSlotError, TaskError, TaskExitError
+from hybridflow.events import TaskEnded, TaskStarted, event_log
+
+__all__ = [
+    "as_task",
+    "current_task",
+    "guarded",
+    "is_quantum_task",
+    "quantum_task",
+    "run_marked",
+    "task_name",
+]
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+_MARK = "__hybridflow_quantum__"
+_current: ContextVar[str] = ContextVar("hybridflow_task", default="")
+
+
+@overload
+def quantum_task(function: Callable[_P, _R], /) -> Callable[_P, _R]: ...
+@overload
+def quantum_task() -> Callable[[Callable[_P, _R]], Callable[_P, _R]]: ...
+def quantum_task(function: Callable[..., Any] | None = None, /) -> Callable[..., Any]:
+    """Mark a function as a quantum task: one that needs a QPU slot.
+
+    Engines run a marked function inside a slot and nowhere else; in a plain script or notebook it
+    is called like any function. Use it with or without parentheses, and under an engine's own
+    decorator: ``@python_app(executors=["qpu"])`` above ``@quantum_task``.
+
+    The marked function can be pickled where `function` could. Each call is recorded in the run's
+    events, unless the engine has recorded it already. Before it does anything, a call raises
+
+    * :class:`~hybridflow.errors.TaskError` in a classical worker,
+    * :class:`~hybridflow.errors.NoSlotError` in any other worker of an engine without a slot.
+    """
+    if function is None:
+        return quantum_task
+
+    def task(*args: Any, **kwargs: Any) -> Any:
+        from hybridflow.tasks import run_marked
+
+        return run_marked(function, args, kwargs)
+
+    # dill writes a function of __main__ together with the globals that it was defined in. With the
+    # user's own globals in place of ours, the wrapper is written exactly as `function` would be.
+    namespace = getattr(function, "__globals__", globals())
+    marked = types.FunctionType(task.__code__, namespace, "task", None, task.__closure__)
+    functools.update_wrapper(marked, function)
+    setattr(marked, _MARK, True)
+    return marked
+
+
+def is_quantum_task(function: object) -> bool:
+    """Whether a callable carries the mark, itself or in what it wraps.
+
+    Looks through ``functools.partial``, ``functools.wraps``, bound methods, objects with a marked
+    ``__call__``, and decorators that keep the function as ``func`` (as Parsl's apps do).
+    """
+    return any(getattr(layer, _MARK, False) is True for layer in _layers(function))
+
+
+def _layers(function: object) -> Iterator[object]:
+    seen: set[int] = set()
+    waiting = [function, getattr(type(function), "__call__", None)]  # noqa: B004
+    while waiting:
+        layer = waiting.pop()
+        if layer is None or id(layer) in seen:
+            continue
+        seen.add(id(layer))
+        yield layer
+        waiting += [getattr(layer, name, None) for name in ("func", "__func__", "__wrapped__")]
+
+
+def task_name(function: object) -> str:
+    """Return the name of a callable for people: the innermost function's, without its module."""
+    names = [getattr(layer, "__name__", "") for layer in _layers(function)]
+    named = [name for name in names if name and name not in ("__call__", "method-wrapper")]
+    return named[-1] if named else type(function).__name__
+
+
+def current_task() -> str:
+    """Return the id of the task that this thread is running; empty outside a task."""
+    return _current.get()
+
+
+def run_marked(function: Callable[..., _R], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> _R:
+    """Call the function behind a mark: what a marked function does."""
+    _check_place(Role.QUANTUM, function)
+    with _recorded(function, Role.QUANTUM):
+        return function(*args, **kwargs)
+
+
+def _check_place(kind: Role, function: object) -> None:
+    name = task_name(function)
+    in_slot = environment.BROKER in os.environ
+    if kind is Role.CLASSICAL:
+        if in_slot:
+            raise TaskError(
+                f"the classical task {name!r} was sent to a worker inside a QPU slot "
+                f"({environment.BROKER} is set here); send it to the classical workers"
+            )
+        return
+    if os.environ.get(environment.ROLE) == Role.CLASSICAL:
+        raise TaskError(
+            f"the quantum task {name!r} was sent to a classical worker; send it to the engine's "
+            "quantum executor (`pools.quantum`, or the executor labelled for the QPU)"
+        )
+    if not in_slot and environment.in_engine_worker(os.environ):
+        raise NoSlotError(
+            f"the quantum task {name!r} runs in a worker of a workflow engine that is not inside a "
+            "QPU slot; start that worker with `hybridflow slot run -- COMMAND`, or send the task "
+            "to the executor that does so"
+        )
+
+
+@contextmanager
+def _recorded(function: object, kind: Role, task: str = "", worker: str = "") -> Iterator[None]:
+    # Only the outermost call is a task; a marked function inside it is just a function.
+    if _current.get():
+        yield
+        return
+    task = task or uuid.uuid4().hex
+    worker = worker or _worker_name()
+    token = _current.set(task)
+    error = ""
+    event_log().emit(TaskStarted(task=task, kind=kind, name=task_name(function), worker=worker))
+    try:
+        yield
+    except BaseException as failure:
+        error = f"{type(failure).__name__}: {failure}"
+        raise
+    finally:
+        _current.reset(token)
+        event_log().emit(TaskEnded(task=task, worker=worker, error=error))
+
+
+def _worker_name() -> str:
+    name = f"{socket.gethostname()}:{os.getpid()}"
+    thread = threading.current_thread()
+    return name if thread is threading.main_thread() else f"{name}:{thread.name}"
+
+
+class _Wrapped(Generic[_R]):
+    # A picklable callable around another one; the mark is found through `__wrapped__`.
+    def __init__(self, function: Callable[..., _R]) -> None:
+        self.__wrapped__ = function
+        self.__name__ = task_name(function)
+
+
+class _Guarded(_Wrapped[_R]):
+    def __call__(self, *args: Any, **kwargs: Any) -> _R:
+        try:
+            return self.__wrapped__(*args, **kwargs)
+        except Exception:
+            raise
+        except BaseException as error:
+            ended = "called sys.exit()" if isinstance(error, SystemExit) else "ended"
+            raise TaskExitError(
+                f"the task {self.__name__!r} {ended} with {error!r}, which is no Exception and "
+                "would stop its worker; return a value or raise an Exception instead"
+            ) from error
+
+
+class _Task(_Wrapped[_R]):
+    def __init__(self, function: Callable[..., _R], kind: Role, task: str, worker: str) -> None:
+        super().__init__(function)
+        self._kind, self._task, self._worker = kind, task, worker
+
+    def __call__(self, *args: Any, **kwargs: Any) -> _R:
+        _check_place(self._kind, self)
+        with _recorded(self, self._kind, self._task, self._worker):
+            return _Guarded(self.__wrapped__)(*args, **kwargs)
+
+
+def guarded(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Return a picklable callable that raises nothing but an ``Exception``.
+
+    ``SystemExit``, ``KeyboardInterrupt`` and their like, on which engines hang or lose a worker,
+    become :class:`~hybridflow.errors.TaskExitError`.
+    """
+    return _Guarded(function)
+
+
+def as_task(
+    function: Callable[_P, _R], kind: Role, *, task: str | None = None, worker: str = ""
+) -> Callable[_P, _R]:
+    """Return what an engine sends to a worker in place of `function`; picklable where that is.
+
+    It checks that the worker is of the right kind, records the task's start and end, and is
+    :func:`guarded`.
+
+    Parameters
+    ----------
+    function
+        The user's function, or anything callable.
+    kind
+        The kind of worker that it is for.
+    task
+        The engine's id of the task; a new unique one if not given.
+    worker
+        Name of the worker; if empty, host, process and thread where the task comes to run.
+    """
+    return _Task(function, kind, uuid.uuid4().hex if task is None else task, worker)
