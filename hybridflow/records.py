@@ -130,17 +130,20 @@ class TargetOperation(Record, frozen=True, kw_only=True):
     name
         Qiskit's name of the instruction.
     num_qubits
-        Qubits it acts on; 0 for control flow.
+        Qubits it acts on; 0 for control flow, and for all else that is of variable width.
     parameters
         Its parameters: a name for a free one, a number for a fixed one.
     places
         ``(qubits, duration in seconds, error rate)``; None: anywhere.
+    gate
+        Qiskit's name of the gate behind a variant with fixed parameters; empty: the same.
     """
 
     name: str
     num_qubits: int
     parameters: tuple[str | float, ...] = ()
     places: tuple[tuple[tuple[int, ...], float | None, float | None], ...] | None = None
+    gate: str = ""
 
 
 class TargetSnapshot(Record, frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ know the broker, and it imports its vendor's package when it is first used.
 :func:`hybridflow.testing.check_backend` is the conformance test of this file.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import msgspec
@@ -22,7 +22,7 @@ from hybridflow.records import (
     Usage,
 )
 
-__all__ = ["Backend", "BackendType"]
+__all__ = ["Backend", "BackendType", "NotifyingBackend"]
 
 
 @runtime_checkable
@@ -70,10 +70,12 @@ class Backend(Protocol):
         """Return the job's state; may wait up to `wait` seconds for a final one."""
 
     def result(self, job_id: str) -> tuple[PackedResult, ...]:
-        """Return one result a PUB, in order, of a job that is done.
+        """Return one result a PUB, in order, of a job that is done. To be called once a job.
 
         Raises
         ------
+        RequestError
+            If the job failed because of a PUB that this backend cannot run.
         VendorJobError
             If the job failed, with the vendor's reason.
         """
@@ -86,6 +88,14 @@ class Backend(Protocol):
 
     def usage(self, job_id: str) -> Usage:
         """Return what a finished job cost."""
+
+
+@runtime_checkable
+class NotifyingBackend(Backend, Protocol):
+    """A backend that says by itself when a job has ended, so that nobody has to ask."""
+
+    def subscribe(self, listener: Callable[[str], None]) -> None:
+        """Have `listener` called with the id of each job that ends, in any thread: be quick."""
 
 
 class BackendType(Protocol):
