@@ -1,0 +1,136 @@
+"""From requests to a batch, and from a batch's results back to each request's part. Pure functions.
+
+What can be refused without asking the QPU is refused here, before a request waits.
+"""
+
+import math
+from collections.abc import Hashable, Iterator, Sequence
+
+import msgspec
+
+from hybridflow.errors import RequestError, TooLargeError
+from hybridflow.records import (
+    Batch,
+    Capabilities,
+    PackedPub,
+    PackedResult,
+    Primitive,
+    Request,
+    Resource,
+)
+
+__all__ = ["check", "compatibility", "cut", "merge", "shares"]
+
+_canonical = msgspec.msgpack.Encoder(order="deterministic")
+
+
+def check(request: Request, resource: Resource, capabilities: Capabilities) -> None:
+    """Refuse a request that the resource cannot run.
+
+    Raises
+    ------
+    RequestError
+        If the primitive, an option or a PUB is not one that the resource understands.
+    TooLargeError
+        If it has too many PUBs or shots.
+    """
+    name = resource.name
+    if request.primitive not in capabilities.primitives:
+        offered = ", ".join(capabilities.primitives)
+        raise RequestError(
+            f"the resource {name!r} runs no {request.primitive}; it runs: {offered}", resource=name
+        )
+    allowed = capabilities.options.get(request.primitive, ())
+    for option in request.options:
+        if option not in allowed:
+            raise RequestError(
+                f"the resource {name!r} knows no option {option!r} of a {request.primitive}; "
+                f"it knows: {', '.join(allowed) or 'none'}",
+                resource=name,
+            )
+    if not request.pubs:
+        raise RequestError(f"the request {request.id} has no PUBs", resource=name)
+    if capabilities.max_pubs is not None and len(request.pubs) > capabilities.max_pubs:
+        raise TooLargeError(
+            f"the request has {len(request.pubs)} PUBs, a vendor job of {name!r} holds "
+            f"{capabilities.max_pubs}: split it into several requests",
+            resource=name,
+        )
+    check_pub = _check_sampler if request.primitive is Primitive.SAMPLER else _check_estimator
+    for index, pub in enumerate(request.pubs):
+        if pub.circuits < 1:
+            raise RequestError(f"PUB {index} has no circuit to run", resource=name)
+        check_pub(pub, f"PUB {index}", name, capabilities)
+
+
+def _check_sampler(pub: PackedPub, where: str, name: str, capabilities: Capabilities) -> None:
+    if pub.shots is None or pub.shots < 1:
+        raise RequestError(
+            f"{where} asks for {pub.shots} shots; it needs at least 1", resource=name
+        )
+    if capabilities.max_shots is not None and pub.shots > capabilities.max_shots:
+        raise TooLargeError(
+            f"{where} asks for {pub.shots:,} shots, the resource {name!r} allows "
+            f"{capabilities.max_shots:,}",
+            resource=name,
+        )
+
+
+def _check_estimator(pub: PackedPub, where: str, name: str, capabilities: Capabilities) -> None:
+    if pub.observables is None:
+        raise RequestError(f"{where} has no observables", resource=name)
+    if pub.precision is None or not 0 <= pub.precision < math.inf:
+        raise RequestError(
+            f"{where} asks for precision {pub.precision}; it needs a positive number", resource=name
+        )
+    if pub.precision == 0 and not capabilities.exact:
+        raise RequestError(
+            f"{where} asks for precision 0, but the resource {name!r} samples: ask for a positive "
+            "precision",
+            resource=name,
+        )
+
+
+def compatibility(request: Request, capabilities: Capabilities) -> Hashable:
+    """Return a key: requests of equal keys may share a vendor job.
+
+    A request with a seed stands alone where the backend cannot promise that it gives the same
+    counts wherever it stands.
+    """
+    seeded = any(pub.seed is not None for pub in request.pubs)
+    if seeded and not capabilities.seeds:
+        return object()
+    return request.primitive, _canonical.encode(request.options)
+
+
+def merge(requests: Sequence[Request]) -> Batch:
+    """Return the PUBs of compatible requests, in order, as one batch."""
+    return Batch(
+        primitive=requests[0].primitive,
+        pubs=tuple(pub for request in requests for pub in request.pubs),
+        options=requests[0].options,
+    )
+
+
+def cut(
+    requests: Sequence[Request], results: Sequence[PackedResult]
+) -> Iterator[tuple[PackedResult, ...]]:
+    """Return each request's part of a batch's results."""
+    begin = 0
+    for request in requests:
+        end = begin + len(request.pubs)
+        yield tuple(results[begin:end])
+        begin = end
+
+
+def shares(requests: Sequence[Request]) -> list[float]:
+    """Return each request's share of a vendor job's cost, by circuits times shots; the sum is 1."""
+    weights = [sum(map(_work, request.pubs)) for request in requests]
+    total = math.fsum(weights)
+    return [weight / total for weight in weights]
+
+
+def _work(pub: PackedPub) -> float:
+    # An estimator says a precision: its shots go with the inverse square.
+    shots = pub.shots or (1 / max(pub.precision, 1e-9) ** 2 if pub.precision else 1)
+    return pub.circuits * max(1.0, shots)

@@ -1,0 +1,512 @@
+"""The one thread that owns the backend: batches out of the queue, vendor jobs, results back.
+
+::
+
+    queue ──take──► work ──start──► vendor jobs in flight ──status──► result ──cut──► each request
+                      ▲                     │
+                      │                     ├── failed for good: the halves, until the guilty
+                      └──── again ◄─────────┘   request stands alone and gets the vendor's reason
+                                            └── backend lost: a simulator runs the work once more;
+                                                a device is never paid twice in silence
+
+A backend's handle may not be shared, so everything that touches it happens here.
+"""
+
+import logging
+import math
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import TypeVar
+
+import msgspec
+
+from hybridflow.backends.base import Backend
+from hybridflow.broker.batching import cut, merge, shares
+from hybridflow.broker.queue import Entry, Queue
+from hybridflow.errors import (
+    BackendLostError,
+    BrokerLostError,
+    ErrorRecord,
+    HybridflowError,
+    InternalError,
+    RequestError,
+    ResourceError,
+    VendorJobError,
+)
+from hybridflow.events import (
+    BrokerStarted,
+    BrokerStopped,
+    Event,
+    EventLog,
+    VendorJobEnded,
+    VendorJobStarted,
+)
+from hybridflow.records import (
+    Capabilities,
+    Description,
+    JobState,
+    JobStatus,
+    PackedResult,
+    Provenance,
+    Reply,
+    Resource,
+    Usage,
+)
+
+__all__ = ["Dispatcher", "Limits"]
+
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """Bounds of a broker.
+
+    Attributes
+    ----------
+    queue_bytes
+        Payload that may be under way at a time.
+    batch_bytes
+        Payload of one batch; a larger request goes alone.
+    attempts
+        How often a lost backend is acquired again, and a vendor that does not answer is asked.
+    backoff_seconds
+        Pause before the second attempt; it doubles from one to the next.
+    poll_seconds
+        Least and most time between two looks at a vendor job; in between, 2 % of its age.
+    """
+
+    queue_bytes: int = 512 * 2**20
+    batch_bytes: int = 64 * 2**20
+    attempts: int = 5
+    backoff_seconds: float = 0.1
+    poll_seconds: tuple[float, float] = (0.002, 1.0)
+
+
+class _Work:
+    # Requests that go out together. `losses`: how often the backend was lost under them.
+    __slots__ = ("entries", "losses")
+
+    def __init__(self, entries: list[Entry], losses: int = 0) -> None:
+        self.entries = entries
+        self.losses = losses
+
+    def halves(self) -> "list[_Work]":
+        middle = len(self.entries) // 2
+        return [
+            _Work(self.entries[:middle], self.losses),
+            _Work(self.entries[middle:], self.losses),
+        ]
+
+
+class _VendorJob:
+    # Work that was given to the backend; `id` is None while the vendor's id is not known.
+    __slots__ = ("id", "started", "stopped", "tag", "work")
+
+    def __init__(self, work: _Work) -> None:
+        self.work = work
+        self.tag = uuid.uuid4().hex
+        self.id: str | None = None
+        self.started = time.monotonic()
+        self.stopped = False
+
+    @property
+    def age(self) -> float:
+        return time.monotonic() - self.started
+
+
+class Dispatcher:
+    """Drives one backend, from its acquisition to its release, in the thread that runs it.
+
+    Parameters
+    ----------
+    resource, backend
+        What is driven.
+    queue
+        Where requests come from; it is closed and emptied when the dispatcher ends.
+    limits
+        Bounds.
+    log
+        Where events go.
+    on_end
+        Called at the end of :meth:`run`.
+
+    Attributes
+    ----------
+    ready
+        The resource's description, or why the backend could not be acquired.
+    error
+        Why the dispatcher gave up; None while it runs, and when it was asked to end.
+    """
+
+    def __init__(
+        self,
+        resource: Resource,
+        backend: Backend,
+        queue: Queue,
+        limits: Limits,
+        log: EventLog,
+        on_end: Callable[[], None],
+    ) -> None:
+        self.ready: Future[Description] = Future()
+        self.error: HybridflowError | None = None
+        self._resource = resource
+        self._backend = backend
+        self._capabilities: Capabilities = backend.capabilities
+        self._lanes = max(1, min(self._capabilities.lanes, resource.max_in_flight))
+        self._queue = queue
+        self._limits = limits
+        self._events = log
+        self._on_end = on_end
+        self._again: deque[_Work] = deque()
+        self._running: list[_VendorJob] = []
+        self._calibration = ""
+
+    # -- life ----------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Acquire the backend, serve until the queue is closed, release the backend."""
+        try:
+            description = self._open()
+        except BaseException as error:
+            self._queue.close(_ours(error), 0)
+            self._release()
+            self.ready.set_exception(error)
+            return
+        broker = f"{self._resource.name}-{uuid.uuid4().hex[:8]}"
+        self._emit(
+            BrokerStarted(
+                resource=self._resource.name, backend=self._resource.backend, broker=broker
+            )
+        )
+        self.ready.set_result(description)
+        try:
+            self._serve()
+        except Exception as error:
+            if not isinstance(error, HybridflowError):
+                _log.exception("the broker of %r failed", self._resource.name)
+            self.error = _ours(error)
+        self._close(self.error or self._stopped_error())
+        reason = str(self.error or "")
+        self._emit(BrokerStopped(resource=self._resource.name, broker=broker, reason=reason))
+        self._on_end()
+
+    def _open(self) -> Description:
+        self._backend.acquire()
+        target = self._backend.target()
+        self._calibration = target.calibration
+        return Description(
+            resource=self._resource.name,
+            backend=self._resource.backend,
+            capabilities=self._capabilities,
+            target=target,
+        )
+
+    def _serve(self) -> None:
+        while not self._finished():
+            self._fill_lanes()
+            self._watch()
+
+    def _finished(self) -> bool:
+        if not self._queue.closed:
+            return False
+        return self._queue.overdue or not (self._running or self._again or len(self._queue))
+
+    def _stopped_error(self) -> HybridflowError:
+        return BrokerLostError(
+            f"the broker of {self._resource.name!r} was stopped before the request could end: "
+            "try again in another slot",
+            resource=self._resource.name,
+        )
+
+    def _close(self, error: HybridflowError) -> None:
+        self._queue.close(error, 0)
+        for job in self._running:
+            self._stop(job)
+            self._book(job, str(error))
+            self._queue.fail(job.work.entries, error)
+        for work in self._again:
+            self._queue.fail(work.entries, error)
+        self._queue.fail_waiting(error)
+        self._release()
+
+    def _release(self) -> None:
+        try:
+            self._backend.release()
+        except Exception:
+            # Nobody is left who could act on it; the slot ends with this process anyway.
+            _log.exception("the backend of %r could not be released", self._resource.name)
+
+    # -- out: batches --------------------------------------------------------------------------
+
+    def _fill_lanes(self) -> None:
+        # Here a gather window has its place, and an order other than first come, first served.
+        while self._lane_free() and not self._queue.overdue:
+            work = self._next_work()
+            if work is None:
+                return
+            self._start(work)
+
+    def _lane_free(self) -> bool:
+        # Work under which a simulator was lost runs alone: when that happens again, it is guilty.
+        suspects = [job.work for job in self._running] + list(self._again)[:1]
+        alone = self._capabilities.simulator and any(work.losses for work in suspects)
+        return len(self._running) < (1 if alone else self._lanes)
+
+    def _next_work(self) -> _Work | None:
+        while self._again:
+            work = self._again.popleft()
+            work.entries = _wanted(work)
+            if work.entries:
+                return work
+        taken = self._queue.take(self._capabilities.max_pubs, self._limits.batch_bytes)
+        return _Work(taken) if taken else None
+
+    def _start(self, work: _Work) -> None:
+        job = _VendorJob(work)
+        batch = merge([entry.request for entry in work.entries])
+        try:
+            job.id = self._backend.start(batch, tag=job.tag)
+        except BackendLostError as error:
+            self._recover(error, [job])
+            return
+        except Exception as error:
+            self._fail(job, _ours(error))
+            return
+        self._running.append(job)
+        self._emit(
+            VendorJobStarted(
+                resource=self._resource.name,
+                vendor_job_id=job.id,
+                requests=len(work.entries),
+                pubs=len(batch.pubs),
+                tasks=tuple(sorted({entry.request.client.task for entry in work.entries} - {""})),
+            )
+        )
+
+    # -- back: results -------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        if not self._running:
+            self._queue.wait(math.inf, arrivals=True)
+            return
+        began, patience = time.monotonic(), self._patience()
+        ended = False
+        for job in list(self._running):
+            if not job.stopped and not _wanted(job.work):
+                self._stop(job)
+            try:
+                status = self._ask(self._status, job, patience / len(self._running))
+                if status.state.final:
+                    self._running.remove(job)
+                    ended = True
+                    self._end(job, status)
+            except BackendLostError as error:
+                self._recover(error, [] if job in self._running else [job])
+                return
+            except Exception as error:
+                self._running.remove(job)
+                self._book(job, str(error))
+                self._fail(job, _ours(error))
+                return
+        if not ended:
+            # The backend may have answered at once.
+            rest = patience - (time.monotonic() - began)
+            self._queue.wait(rest, arrivals=self._lane_free())
+
+    def _patience(self) -> float:
+        least, most = self._limits.poll_seconds
+        return min(most, max(least, 0.02 * min(job.age for job in self._running)))
+
+    def _status(self, job: _VendorJob, wait: float) -> JobStatus:
+        assert job.id is not None
+        return self._backend.status(job.id, wait=wait)
+
+    def _end(self, job: _VendorJob, status: JobStatus) -> None:
+        run_seconds = job.age
+        assert job.id is not None
+        try:
+            if status.state is not JobState.DONE:
+                raise self._job_error(job, status)
+            results = self._ask(self._backend.result, job.id)
+            self._check_results(job, results)
+        except BackendLostError:
+            raise
+        except Exception as error:
+            self._book(job, str(error))
+            if status.state is JobState.CANCELLED:
+                # Not a circuit's fault: nothing is to be found by trying the halves.
+                self._queue.fail(job.work.entries, _ours(error))
+            else:
+                self._fail(job, _ours(error))
+            return
+        self._deliver(job, results, self._book(job), run_seconds)
+
+    def _job_error(self, job: _VendorJob, status: JobStatus) -> VendorJobError:
+        what = "was cancelled" if status.state is JobState.CANCELLED else "failed"
+        return VendorJobError(
+            f"vendor job {job.id} on {self._resource.name!r} {what}: "
+            f"{status.message or 'the vendor gives no reason'}",
+            transient=status.transient,
+            resource=self._resource.name,
+            vendor_job_id=job.id,
+        )
+
+    def _check_results(self, job: _VendorJob, results: Sequence[PackedResult]) -> None:
+        pubs = sum(len(entry.request.pubs) for entry in job.work.entries)
+        if len(results) != pubs:
+            raise InternalError(
+                f"the backend of {self._resource.name!r} gave {len(results)} results for the "
+                f"{pubs} PUBs of vendor job {job.id}",
+                resource=self._resource.name,
+                vendor_job_id=job.id,
+            )
+
+    def _deliver(
+        self, job: _VendorJob, results: Sequence[PackedResult], usage: Usage, run_seconds: float
+    ) -> None:
+        entries = job.work.entries
+        requests = [entry.request for entry in entries]
+        assert job.id is not None
+        for entry, part, share in zip(
+            entries, cut(requests, results), shares(requests), strict=True
+        ):
+            provenance = Provenance(
+                resource=self._resource.name,
+                backend=self._resource.backend,
+                simulator=self._capabilities.simulator,
+                vendor_job_id=job.id,
+                batch_requests=len(entries),
+                batch_pubs=len(results),
+                queue_seconds=job.started - entry.arrived,
+                run_seconds=run_seconds,
+                qpu_seconds=share * usage.qpu_seconds,
+                calibration=self._calibration,
+            )
+            self._queue.settle(entry, Reply(results=part, provenance=provenance))
+
+    def _book(self, job: _VendorJob, error: str = "") -> Usage:
+        usage = Usage()
+        if job.id is None:
+            return usage
+        try:
+            usage = self._backend.usage(job.id)
+        except HybridflowError as unknown:
+            # The results are there and paid for: they are delivered with a cost of 0, and said so.
+            _log.warning("the usage of vendor job %s is not known: %s", job.id, unknown)
+        self._emit(
+            VendorJobEnded(
+                resource=self._resource.name,
+                vendor_job_id=job.id,
+                qpu_seconds=usage.qpu_seconds,
+                shots=usage.shots,
+                queue_seconds=job.started - min(entry.arrived for entry in job.work.entries),
+                error=error,
+            )
+        )
+        return usage
+
+    # -- faults --------------------------------------------------------------------------------
+
+    def _fail(self, job: _VendorJob, error: HybridflowError) -> None:
+        # One bad PUB must fail its own request alone. What was refused or has failed was not paid
+        # for and may be tried again; what a device has run may not.
+        unpaid = job.id is None or isinstance(error, RequestError | VendorJobError)
+        may_repeat = unpaid or self._capabilities.simulator
+        if may_repeat and not error.transient and len(job.work.entries) > 1:
+            self._again.extend(job.work.halves())
+        else:
+            self._queue.fail(job.work.entries, error)
+
+    def _stop(self, job: _VendorJob) -> None:
+        job.stopped = True
+        assert job.id is not None
+        try:
+            self._backend.stop(job.id)
+        except ResourceError as error:
+            _log.warning("vendor job %s could not be stopped: %s", job.id, error)
+
+    def _ask(self, question: Callable[..., _T], *arguments: object) -> _T:
+        # A vendor that does not answer for a moment has not failed the job, which is paid for.
+        for attempt in range(1, self._limits.attempts):
+            try:
+                return question(*arguments)
+            except (BackendLostError, VendorJobError):
+                raise
+            except ResourceError as error:
+                if not error.transient:
+                    raise
+                _log.warning("%r does not answer: %s", self._resource.name, error)
+                self._pause(attempt)
+        return question(*arguments)
+
+    def _pause(self, attempt: int) -> None:
+        until = time.monotonic() + self._limits.backoff_seconds * 2 ** (attempt - 1)
+        while (rest := until - time.monotonic()) > 0 and not self._queue.overdue:
+            self._queue.wait(rest, arrivals=False)
+
+    def _recover(self, error: BackendLostError, interrupted: list[_VendorJob]) -> None:
+        _log.warning("the backend of %r was lost: %s", self._resource.name, error)
+        jobs, self._running = self._running + interrupted, []
+        for job in jobs:
+            self._save(job, error)
+        if not self._finished():
+            self._acquire_again(error)
+
+    def _save(self, job: _VendorJob, error: BackendLostError) -> None:
+        # Decides what becomes of a vendor job whose backend is gone, without paying twice for it.
+        # A ledger and `find(tag)` will settle here what is uncertain now.
+        can = self._capabilities
+        job.work.losses += 1
+        if can.durable_jobs and job.id is not None and job.work.losses <= self._limits.attempts:
+            self._running.append(job)
+            return
+        self._book(job, str(error))
+        if can.simulator and job.work.losses == 1:
+            self._again.append(job.work)
+        elif can.simulator and len(job.work.entries) > 1:
+            # Lost twice under the same work: one of the requests may be what kills the backend.
+            self._again.extend(job.work.halves())
+        else:
+            self._queue.fail(job.work.entries, error if job.id else _uncertain(error))
+
+    def _acquire_again(self, lost: BackendLostError) -> None:
+        for attempt in range(1, self._limits.attempts + 1):
+            self._release()
+            try:
+                self._backend.acquire()
+                return
+            except ResourceError as error:
+                _log.warning("the backend of %r is not back: %s", self._resource.name, error)
+                if attempt == self._limits.attempts:
+                    raise BackendLostError(
+                        f"{lost}; it could not be acquired again in {attempt} attempts: {error}",
+                        resource=self._resource.name,
+                    ) from error
+                self._pause(attempt)
+
+    def _emit(self, event: Event) -> None:
+        try:
+            self._events.emit(event)
+        except OSError as error:
+            # A full disk must cost the record of a vendor job, not its result.
+            _log.warning("an event could not be written: %s", error)
+
+
+def _wanted(work: _Work) -> list[Entry]:
+    return [entry for entry in work.entries if not entry.state.final]
+
+
+def _ours(error: BaseException) -> HybridflowError:
+    return error if isinstance(error, HybridflowError) else ErrorRecord.of(error).error()
+
+
+def _uncertain(error: BackendLostError) -> BackendLostError:
+    return BackendLostError(
+        f"{error} (it was lost while a vendor job was being started: whether that job runs, and is "
+        "paid for, is not known)",
+        resource=error.resource,
+    )

@@ -1,0 +1,737 @@
+"""The broker itself, without a socket: batches, limits, isolation, cancellation, faults."""
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hybridflow.broker.batching import shares
+from hybridflow.broker.core import Broker
+from hybridflow.broker.dispatch import Limits
+from hybridflow.errors import (
+    AcquireError,
+    BackendLostError,
+    BrokerLostError,
+    HybridflowError,
+    InternalError,
+    RequestCancelledError,
+    RequestError,
+    ResourceError,
+    TooLargeError,
+    VendorJobError,
+)
+from hybridflow.events import (
+    BrokerStarted,
+    BrokerStopped,
+    EventLog,
+    VendorJobEnded,
+    VendorJobStarted,
+    read_events,
+)
+from hybridflow.records import (
+    Batch,
+    Capabilities,
+    ClientInfo,
+    JobState,
+    JobStatus,
+    PackedPub,
+    PackedResult,
+    Primitive,
+    Reply,
+    Request,
+    Resource,
+    TargetSnapshot,
+    Usage,
+)
+
+OPTIONS = {Primitive.SAMPLER: ("speed", "level")}
+FAST = Limits(backoff_seconds=0.001)
+
+
+class Device:
+    """A backend whose PUBs say what happens to them: their circuit is the name of a fault.
+
+    The result of a PUB is its circuit. A job with a PUB `hold` runs until `gate` is set.
+    """
+
+    def __init__(self, **capabilities: Any) -> None:
+        capabilities.setdefault("options", OPTIONS)
+        self.capabilities = Capabilities(**capabilities)
+        self.gate = threading.Event()
+        self.started = threading.Semaphore(0)
+        self.jobs: dict[str, Batch] = {}
+        self.batches: list[Batch] = []
+        self.stopped: list[str] = []
+        self.acquired = 0
+        self.released = 0
+        self.threads: set[int] = set()
+        self.acquire_errors: list[Exception] = []
+        self.silences = 0
+        self.crashes = 10**6
+
+    def acquire(self) -> None:
+        self.threads.add(threading.get_ident())
+        if self.acquire_errors:
+            raise self.acquire_errors.pop(0)
+        self.acquired += 1
+
+    def release(self) -> None:
+        self.released += 1
+
+    def target(self) -> TargetSnapshot:
+        return TargetSnapshot(num_qubits=5, operations=(), calibration="today")
+
+    def metadata(self) -> dict[str, str]:
+        return {}
+
+    def start(self, batch: Batch, *, tag: str) -> str:
+        self.threads.add(threading.get_ident())
+        self.batches.append(batch)
+        names = {pub.circuit for pub in batch.pubs}
+        if b"refused" in names:
+            raise RequestError("this gate is not in the basis")
+        if b"bug" in names:
+            raise KeyError("gate")
+        job_id = f"job-{len(self.batches)}"
+        self.jobs[job_id] = batch
+        self.started.release()
+        return job_id
+
+    def status(self, job_id: str, *, wait: float = 0.0) -> JobStatus:
+        names = {pub.circuit for pub in self.jobs[job_id].pubs}
+        if b"crash" in names and self.crashes > 0:
+            self.crashes -= 1
+            raise BackendLostError("the process of the backend died")
+        if job_id in self.stopped:
+            return JobStatus(state=JobState.CANCELLED, message="stopped")
+        if b"hold" in names and not self.gate.wait(wait):
+            return JobStatus(state=JobState.RUNNING)
+        if b"bad" in names:
+            return JobStatus(state=JobState.FAILED, message="error 1517: circuit too bad")
+        if b"busy" in names:
+            return JobStatus(state=JobState.FAILED, message="recalibrating", transient=True)
+        return JobStatus(state=JobState.DONE)
+
+    def result(self, job_id: str) -> tuple[PackedResult, ...]:
+        if self.silences:
+            self.silences -= 1
+            raise ResourceError("503 service unavailable", transient=True)
+        if any(pub.circuit == b"unreadable" for pub in self.jobs[job_id].pubs):
+            raise KeyError("counts")
+        return tuple(PackedResult(arrays={"of": pub.circuit}) for pub in self.jobs[job_id].pubs)
+
+    def stop(self, job_id: str) -> None:
+        self.stopped.append(job_id)
+
+    def find(self, tag: str) -> str | None:
+        return None
+
+    def usage(self, job_id: str) -> Usage:
+        pubs = self.jobs[job_id].pubs
+        return Usage(qpu_seconds=float(len(pubs)), shots=sum(pub.shots or 0 for pub in pubs))
+
+
+class Desk:
+    """A started broker in front of a device."""
+
+    def __init__(self, device: Device, *, max_in_flight: int = 1, **options: Any) -> None:
+        options.setdefault("limits", FAST)
+        self.device = device
+        self.resource = Resource(name="dev", backend="device", max_in_flight=max_in_flight)
+        self.broker = Broker(self.resource, device, **options)
+
+    def submit(self, request: Request) -> "Future[Reply]":
+        future: Future[Reply] = Future()
+
+        def deliver(outcome: Reply | HybridflowError) -> None:
+            if isinstance(outcome, Reply):
+                future.set_result(outcome)
+            else:
+                future.set_exception(outcome)
+
+        future.entry = self.broker.submit(request, deliver)  # type: ignore[attr-defined]
+        return future
+
+    def cancel(self, future: "Future[Reply]") -> bool:
+        return self.broker.cancel(future.entry)  # type: ignore[attr-defined]
+
+    def hold(self) -> "Future[Reply]":
+        """Keep the device's lane busy until its gate opens."""
+        future = self.submit(request("hold"))
+        assert self.device.started.acquire(timeout=10)
+        return future
+
+
+_count = iter(range(10**9))
+
+
+def request(
+    *names: str,
+    shots: int = 10,
+    seed: int | None = None,
+    primitive: Primitive = Primitive.SAMPLER,
+    size: int = 0,
+    **options: Any,
+) -> Request:
+    pubs = tuple(
+        PackedPub(circuit=name.encode() + b" " * size, shots=shots, seed=seed) for name in names
+    )
+    return Request(id=f"r{next(_count)}", primitive=primitive, pubs=pubs, options=options)
+
+
+def names(future: "Future[Reply]") -> list[str]:
+    return [part.arrays["of"].decode().strip() for part in future.result(10).results]
+
+
+@pytest.fixture
+def desks() -> Iterator[list[Desk]]:
+    made: list[Desk] = []
+    yield made
+    for desk in made:
+        desk.device.gate.set()
+        desk.broker.drain(5)
+        assert desk.broker.join(10)
+        assert desk.device.released >= 1
+
+
+@pytest.fixture
+def open_desk(desks: list[Desk]) -> Any:
+    def make(device: Device | None = None, **options: Any) -> Desk:
+        desk = Desk(device or Device(), **options)
+        desk.broker.start()
+        desks.append(desk)
+        return desk
+
+    return make
+
+
+def test_one_request_gets_its_results_and_where_they_come_from(open_desk: Any) -> None:
+    desk = open_desk()
+    reply = desk.submit(request("a", "b")).result(10)
+    assert [part.arrays["of"] for part in reply.results] == [b"a", b"b"]
+    origin = reply.provenance
+    assert (origin.resource, origin.backend, origin.simulator) == ("dev", "device", False)
+    assert (origin.vendor_job_id, origin.calibration) == ("job-1", "today")
+    assert (origin.batch_requests, origin.batch_pubs, origin.qpu_seconds) == (1, 2, 2.0)
+    assert 0 <= origin.queue_seconds < 10
+    assert 0 <= origin.run_seconds < 10
+
+
+def test_one_thread_of_its_own_touches_the_backend(open_desk: Any) -> None:
+    desk = open_desk()
+    desk.submit(request("a")).result(10)
+    assert len(desk.device.threads) == 1
+    assert threading.get_ident() not in desk.device.threads
+
+
+def test_what_waits_goes_out_together(open_desk: Any) -> None:
+    desk = open_desk()
+    first = desk.hold()
+    others = [desk.submit(request(f"c{i}", shots=i + 1)) for i in range(20)]
+    desk.device.gate.set()
+    assert [names(other) for other in others] == [[f"c{i}"] for i in range(20)]
+    assert first.result(10).provenance.batch_requests == 1
+    assert [len(batch.pubs) for batch in desk.device.batches] == [1, 20]
+    shared = [other.result().provenance for other in others]
+    assert {origin.batch_requests for origin in shared} == {20}
+    # Shots are 1 … 20 for one circuit each: the parts of the cost are as the shots.
+    assert [origin.qpu_seconds for origin in shared] == pytest.approx(
+        [20 * (i + 1) / 210 for i in range(20)]
+    )
+
+
+def test_primitives_and_options_are_not_mixed(open_desk: Any) -> None:
+    desk = open_desk()
+    desk.hold()
+    mixed = [
+        desk.submit(request("a", level=1, speed=2)),
+        desk.submit(request("b")),
+        desk.submit(request("c", speed=2, level=1)),
+        desk.submit(request("d", level=True, speed=2)),
+        desk.submit(request("e")),
+    ]
+    desk.device.gate.set()
+    assert [names(one) for one in mixed] == [["a"], ["b"], ["c"], ["d"], ["e"]]
+    circuits = [[pub.circuit for pub in batch.pubs] for batch in desk.device.batches]
+    assert circuits == [[b"hold"], [b"a", b"c"], [b"b", b"e"], [b"d"]]
+
+
+@pytest.mark.parametrize(("seeds", "batches"), [(True, [1, 3]), (False, [1, 1, 1, 1])])
+def test_seeded_requests_merge_only_where_the_backend_promises_the_same_counts(
+    open_desk: Any, seeds: bool, batches: list[int]
+) -> None:
+    desk = open_desk(Device(seeds=seeds))
+    desk.hold()
+    waiting = [desk.submit(request(str(seed), seed=seed)) for seed in (0, 1, 2)]
+    desk.device.gate.set()
+    assert [names(one) for one in waiting] == [["0"], ["1"], ["2"]]
+    assert [len(batch.pubs) for batch in desk.device.batches] == batches
+
+
+def test_a_batch_keeps_to_the_limits_and_to_the_order_of_arrival(open_desk: Any) -> None:
+    desk = open_desk(Device(max_pubs=4), limits=Limits(batch_bytes=1000))
+    desk.hold()
+    waiting = [
+        desk.submit(request("a", "b", "c")),
+        desk.submit(request("d", "e")),
+        desk.submit(request("f")),
+        desk.submit(request("g", size=900)),
+        desk.submit(request("h", size=200)),
+        desk.submit(request("i", size=5000)),
+    ]
+    desk.device.gate.set()
+    assert [len(names(one)) for one in waiting] == [3, 2, 1, 1, 1, 1]
+    circuits = [[pub.circuit.strip() for pub in batch.pubs] for batch in desk.device.batches]
+    assert circuits == [[b"hold"], [b"a", b"b", b"c"], [b"d", b"e", b"f", b"g"], [b"h"], [b"i"]]
+
+
+@pytest.mark.parametrize(
+    ("lanes", "max_in_flight", "expected"), [(3, 2, 2), (2, 3, 2), (1, 3, 1), (3, 1, 1)]
+)
+def test_vendor_jobs_in_flight(
+    open_desk: Any, lanes: int, max_in_flight: int, expected: int
+) -> None:
+    desk = open_desk(Device(lanes=lanes), max_in_flight=max_in_flight)
+    held = [desk.submit(request("hold", level=i)) for i in range(5)]
+    for _ in range(expected):
+        assert desk.device.started.acquire(timeout=10)
+    assert not desk.device.started.acquire(timeout=0.1)
+    desk.device.gate.set()
+    for one in held:
+        one.result(10)
+    assert len(desk.device.batches) == 5
+
+
+def test_a_free_lane_takes_what_comes_while_another_job_runs(open_desk: Any) -> None:
+    desk = open_desk(Device(lanes=2), max_in_flight=2)
+    held = desk.hold()
+    assert names(desk.submit(request("quick"))) == ["quick"]
+    assert not held.done()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "kind", "text"),
+    [
+        (request(), RequestError, "no PUBs"),
+        (request("a", shots=0), RequestError, "at least 1"),
+        (request("a", shots=-5), RequestError, "at least 1"),
+        (request("a", shots=1001), TooLargeError, "1,001 shots"),
+        (request(*"abcdef"), TooLargeError, "6 PUBs"),
+        (request("a", colour="red"), RequestError, "'colour'"),
+        (request("a", primitive=Primitive.ESTIMATOR), RequestError, "no estimator"),
+        (request("a", size=2000), TooLargeError, "2,001 bytes"),
+    ],
+)
+def test_admission_refuses_without_asking_the_backend(
+    open_desk: Any, wrong: Request, kind: type[Exception], text: str
+) -> None:
+    device = Device(max_pubs=5, max_shots=1000, primitives=(Primitive.SAMPLER,))
+    desk = open_desk(device, limits=Limits(queue_bytes=1500))
+    with pytest.raises(kind, match=text) as caught:
+        desk.submit(wrong)
+    assert not caught.value.transient
+    assert device.batches == []
+
+
+def estimate(observables: bytes | None, precision: float | None) -> Request:
+    pub = PackedPub(circuit=b"a", observables=observables, precision=precision)
+    return Request(id="e", primitive=Primitive.ESTIMATOR, pubs=(pub,))
+
+
+@pytest.mark.parametrize(
+    ("observables", "precision", "text"),
+    [
+        (None, 0.1, "no observables"),
+        (b"[]", None, "precision None"),
+        (b"[]", -1.0, "precision -1"),
+        (b"[]", float("nan"), "precision nan"),
+        (b"[]", float("inf"), "precision inf"),
+        (b"[]", 0.0, "precision 0"),
+    ],
+)
+def test_admission_of_estimators(
+    open_desk: Any, observables: bytes | None, precision: float | None, text: str
+) -> None:
+    with pytest.raises(RequestError, match=text):
+        open_desk().submit(estimate(observables, precision))
+
+
+def test_an_exact_backend_takes_precision_zero(open_desk: Any) -> None:
+    assert names(open_desk(Device(exact=True)).submit(estimate(b"[]", 0.0))) == ["a"]
+
+
+def test_shares_of_an_estimators_cost_go_with_the_inverse_square_of_the_precision() -> None:
+    requests = [estimate(b"[]", 0.1), estimate(b"[]", 0.05), estimate(b"[]", 1e-300)]
+    assert shares(requests[:2]) == pytest.approx([0.2, 0.8])
+    assert sum(shares(requests)) == pytest.approx(1)
+
+
+def test_a_full_queue_refuses_and_takes_again(open_desk: Any) -> None:
+    desk = open_desk(limits=Limits(queue_bytes=1000))
+    desk.hold()
+    waiting = desk.submit(request("a", size=900))
+    with pytest.raises(ResourceError, match=r"queue of 'dev' is full: 905 of 1,000") as caught:
+        desk.submit(request("b", size=200))
+    assert caught.value.transient
+    assert desk.cancel(waiting)
+    later = desk.submit(request("b", size=200))
+    desk.device.gate.set()
+    assert names(later) == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "text"),
+    [
+        ("bad", VendorJobError, "error 1517: circuit too bad"),
+        ("refused", RequestError, "not in the basis"),
+        ("bug", InternalError, "KeyError: 'gate'"),
+    ],
+)
+@pytest.mark.parametrize("guilty", [{3}, {0, 7}, {0, 1, 2, 3, 4, 5, 6, 7}])
+def test_only_the_guilty_fail(
+    open_desk: Any, fault: str, kind: type[Exception], text: str, guilty: set[int]
+) -> None:
+    desk = open_desk()
+    desk.hold()
+    waiting = [desk.submit(request("x", fault if i in guilty else f"c{i}")) for i in range(8)]
+    desk.device.gate.set()
+    for i, one in enumerate(waiting):
+        if i in guilty:
+            with pytest.raises(kind, match=text) as caught:
+                one.result(10)
+            assert not caught.value.transient
+        else:
+            assert names(one) == ["x", f"c{i}"]
+    raised = [one.exception() for i, one in enumerate(waiting) if i in guilty]
+    assert len({id(error) for error in raised}) == len(guilty)
+
+
+def test_a_transient_failure_is_not_searched_for_a_culprit(open_desk: Any) -> None:
+    desk = open_desk()
+    desk.hold()
+    waiting = [desk.submit(request("busy")), desk.submit(request("a"))]
+    desk.device.gate.set()
+    for one in waiting:
+        with pytest.raises(VendorJobError, match="recalibrating") as caught:
+            one.result(10)
+        assert caught.value.transient
+        assert caught.value.vendor_job_id == "job-2"
+    assert len(desk.device.batches) == 2
+
+
+@pytest.mark.parametrize("simulator", [True, False])
+def test_what_a_device_has_run_is_not_run_again_to_find_a_fault_of_the_backend(
+    open_desk: Any, simulator: bool
+) -> None:
+    desk = open_desk(Device(simulator=simulator))
+    desk.hold()
+    good, unreadable = desk.submit(request("a")), desk.submit(request("unreadable"))
+    desk.device.gate.set()
+    with pytest.raises(InternalError, match="counts"):
+        unreadable.result(10)
+    if simulator:
+        assert names(good) == ["a"]
+    else:
+        with pytest.raises(InternalError, match="counts"):
+            good.result(10)
+    assert len(desk.device.batches) == (4 if simulator else 2)
+
+
+def test_a_vendor_that_does_not_answer_is_asked_again(open_desk: Any) -> None:
+    desk = open_desk()
+    desk.device.silences = 3
+    assert names(desk.submit(request("a"))) == ["a"]
+    assert len(desk.device.batches) == 1
+    desk.device.silences = 100
+    with pytest.raises(ResourceError, match="503") as caught:
+        desk.submit(request("b")).result(10)
+    assert caught.value.transient
+    desk.device.silences = 0
+    assert names(desk.submit(request("c"))) == ["c"]
+
+
+def test_a_backend_with_too_few_results_is_said_to_be_wrong(open_desk: Any) -> None:
+    desk = open_desk()
+    desk.device.result = lambda job_id: ()
+    with pytest.raises(InternalError, match=r"gave 0 results for the 2 PUBs of vendor job job-1"):
+        desk.submit(request("a", "b")).result(10)
+
+
+# -- cancellation ------------------------------------------------------------------------------
+
+
+def test_a_waiting_request_that_is_cancelled_leaves_the_queue(open_desk: Any) -> None:
+    desk = open_desk()
+    desk.hold()
+    dropped, kept = desk.submit(request("a")), desk.submit(request("b"))
+    assert dropped.entry.state is JobState.QUEUED
+    assert desk.cancel(dropped)
+    assert dropped.entry.state is JobState.CANCELLED
+    assert not desk.cancel(dropped)
+    with pytest.raises(RequestCancelledError):
+        dropped.result(10)
+    desk.device.gate.set()
+    assert names(kept) == ["b"]
+    assert not desk.cancel(kept)
+    assert [pub.circuit for batch in desk.device.batches for pub in batch.pubs] == [b"hold", b"b"]
+
+
+def test_a_vendor_job_is_stopped_when_nobody_wants_it(open_desk: Any) -> None:
+    desk = open_desk()
+    first = desk.hold()
+    two = [desk.submit(request("hold")) for _ in range(2)]
+    assert first.entry.state is JobState.RUNNING
+    assert desk.cancel(first)
+    with pytest.raises(RequestCancelledError):
+        first.result(0)
+    assert desk.device.started.acquire(timeout=10)
+    assert desk.device.stopped == ["job-1"]
+    assert desk.cancel(two[0])
+    desk.device.gate.set()
+    assert names(two[1]) == ["hold"]
+    assert desk.device.stopped == ["job-1"]
+
+
+def test_a_job_cancelled_at_the_vendor_fails_its_requests_and_is_not_repeated(
+    open_desk: Any,
+) -> None:
+    desk = open_desk()
+    desk.hold()
+    waiting = [desk.submit(request("hold")) for _ in range(2)]
+    desk.device.stopped.append("job-2")
+    desk.device.gate.set()
+    for one in waiting:
+        with pytest.raises(VendorJobError, match="was cancelled: stopped"):
+            one.result(10)
+    assert len(desk.device.batches) == 2
+
+
+# -- the backend is lost -----------------------------------------------------------------------
+
+
+def test_a_simulator_runs_lost_work_again(open_desk: Any) -> None:
+    desk = open_desk(Device(simulator=True))
+    desk.device.crashes = 1
+    assert names(desk.submit(request("crash", "a"))) == ["crash", "a"]
+    assert desk.device.acquired == 2
+
+
+def test_a_request_that_kills_a_simulator_fails_alone(open_desk: Any) -> None:
+    desk = open_desk(Device(simulator=True))
+    desk.hold()
+    waiting = [desk.submit(request("crash" if i == 2 else "a")) for i in range(5)]
+    desk.device.gate.set()
+    for i, one in enumerate(waiting):
+        if i == 2:
+            with pytest.raises(BackendLostError, match="died") as caught:
+                one.result(10)
+            assert caught.value.transient
+        else:
+            assert names(one) == ["a"]
+
+
+def test_lost_work_of_a_device_is_not_paid_twice(open_desk: Any) -> None:
+    desk = open_desk()
+    desk.device.crashes = 1
+    with pytest.raises(BackendLostError, match="died"):
+        desk.submit(request("crash")).result(10)
+    assert names(desk.submit(request("a"))) == ["a"]
+    assert desk.device.acquired == 2
+    assert len(desk.device.batches) == 2
+
+
+def test_a_durable_job_is_attached_to_again(open_desk: Any) -> None:
+    desk = open_desk(Device(durable_jobs=True))
+    desk.device.crashes = 2
+    assert names(desk.submit(request("crash"))) == ["crash"]
+    assert desk.device.acquired == 3
+    assert len(desk.device.batches) == 1
+
+
+def test_lost_while_starting_is_said_to_be_uncertain(open_desk: Any) -> None:
+    desk = open_desk(Device(durable_jobs=True))
+    original = desk.device.start
+
+    def start(batch: Batch, *, tag: str) -> str:
+        original(batch, tag=tag)
+        raise BackendLostError("the connection broke")
+
+    desk.device.start = start
+    with pytest.raises(BackendLostError, match=r"broke .*is not known"):
+        desk.submit(request("a")).result(10)
+    desk.device.start = original
+    assert names(desk.submit(request("b"))) == ["b"]
+
+
+def test_a_backend_that_does_not_come_back_ends_the_broker(open_desk: Any) -> None:
+    ended = threading.Event()
+    desk = open_desk(Device(simulator=True), on_end=ended.set)
+    desk.hold()
+    waiting = [desk.submit(request("crash")), desk.submit(request("a", level=1))]
+    desk.device.acquire_errors = [AcquireError("not now", transient=True) for _ in range(100)]
+    desk.device.gate.set()
+    for one in waiting:
+        with pytest.raises(BackendLostError, match=r"died; it could not .* 5 attempts: not now"):
+            one.result(10)
+    assert ended.wait(10)
+    assert isinstance(desk.broker.error, BackendLostError)
+    with pytest.raises(BackendLostError):
+        desk.submit(request("a"))
+
+
+# -- life --------------------------------------------------------------------------------------
+
+
+def test_the_starter_learns_why_a_backend_could_not_be_acquired() -> None:
+    device = Device()
+    device.acquire_errors = [AcquireError("the QPU is in maintenance", transient=True)]
+    desk = Desk(device)
+    with pytest.raises(AcquireError, match="maintenance"):
+        desk.broker.start()
+    assert desk.broker.join(10)
+    assert device.released == 1
+    with pytest.raises(AcquireError):
+        desk.submit(request("a"))
+
+
+def test_draining_ends_what_is_there_and_takes_nothing_more(open_desk: Any) -> None:
+    desk = open_desk()
+    first = desk.hold()
+    waiting = desk.submit(request("a", level=1))
+    desk.broker.drain(60)
+    with pytest.raises(BrokerLostError, match="is stopping") as caught:
+        desk.submit(request("b"))
+    assert caught.value.transient
+    desk.device.gate.set()
+    assert names(first) == ["hold"]
+    assert names(waiting) == ["a"]
+    assert desk.broker.join(10)
+    assert desk.broker.error is None
+
+
+def test_what_does_not_end_in_time_fails_with_a_transient_error(open_desk: Any) -> None:
+    desk = open_desk()
+    running = desk.hold()
+    waiting = desk.submit(request("a", level=1))
+    desk.broker.drain(0.05)
+    for one in (running, waiting):
+        with pytest.raises(BrokerLostError, match=r"was stopped|is stopping") as caught:
+            one.result(10)
+        assert caught.value.transient
+    assert desk.broker.join(10)
+    assert desk.device.stopped == ["job-1"]
+
+
+def test_events_tell_what_happened(open_desk: Any, tmp_path: Path) -> None:
+    log = EventLog(tmp_path)
+    desk = open_desk(log=log)
+    held = desk.hold()
+    client = ClientInfo(task="t1")
+    pub = PackedPub(circuit=b"a", shots=10)
+    one = desk.submit(Request(id="x", primitive=Primitive.SAMPLER, pubs=(pub,), client=client))
+    bad = desk.submit(request("bad", level=1))
+    desk.device.gate.set()
+    held.result(10)
+    one.result(10)
+    with pytest.raises(VendorJobError):
+        bad.result(10)
+    desk.broker.drain(5)
+    assert desk.broker.join(10)
+    log.close()
+    events = read_events(tmp_path)
+    assert [type(event) for event in events] == [
+        BrokerStarted,
+        *[VendorJobStarted, VendorJobEnded] * 3,
+        BrokerStopped,
+    ]
+    started, ended = events[3], events[4]
+    assert isinstance(started, VendorJobStarted)
+    assert isinstance(ended, VendorJobEnded)
+    assert (started.vendor_job_id, started.requests, started.pubs) == ("job-2", 1, 1)
+    assert started.tasks == ("t1",)
+    assert (ended.vendor_job_id, ended.qpu_seconds, ended.shots) == ("job-2", 1.0, 10)
+    assert isinstance(events[6], VendorJobEnded)
+    assert "too bad" in events[6].error
+
+
+def test_a_full_disk_costs_the_event_and_not_the_result(open_desk: Any) -> None:
+    class FullDisk(EventLog):
+        def emit(self, event: object) -> None:
+            raise OSError(28, "No space left on device")
+
+    assert names(open_desk(log=FullDisk(None)).submit(request("a"))) == ["a"]
+
+
+def test_an_unknown_cost_does_not_hold_back_the_result(open_desk: Any) -> None:
+    desk = open_desk()
+
+    def usage(job_id: str) -> Usage:
+        raise ResourceError("no such figure")
+
+    desk.device.usage = usage
+    reply = desk.submit(request("a")).result(10)
+    assert reply.provenance.qpu_seconds == 0
+
+
+# -- whatever the mix --------------------------------------------------------------------------
+
+_one = st.fixed_dictionaries(
+    {
+        "pubs": st.lists(
+            st.sampled_from(["a", "b", "bad", "refused", "crash"] + [f"c{i}" for i in range(12)]),
+            min_size=1,
+            max_size=6,
+        ),
+        "level": st.sampled_from([None, 1, 2]),
+        "seed": st.sampled_from([None, 7]),
+        "cancel": st.booleans(),
+    }
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    mix=st.lists(_one, min_size=1, max_size=25),
+    max_pubs=st.sampled_from([None, 6, 8]),
+    lanes=st.integers(1, 3),
+    seeds=st.booleans(),
+)
+def test_everyone_gets_exactly_their_own_results_in_order(
+    mix: list[dict[str, Any]], max_pubs: int | None, lanes: int, seeds: bool
+) -> None:
+    device = Device(max_pubs=max_pubs, lanes=lanes, seeds=seeds, simulator=True)
+    desk = Desk(device, max_in_flight=lanes)
+    desk.broker.start()
+    begun = time.monotonic()
+    try:
+        held = desk.hold()
+        submitted = []
+        for one in mix:
+            options = {} if one["level"] is None else {"level": one["level"]}
+            submitted.append(desk.submit(request(*one["pubs"], seed=one["seed"], **options)))
+        cancelled = [
+            one["cancel"] and desk.cancel(future)
+            for one, future in zip(mix, submitted, strict=True)
+        ]
+        device.gate.set()
+        assert names(held) == ["hold"]
+        for one, future, gone in zip(mix, submitted, cancelled, strict=True):
+            error = future.exception(20)
+            if gone:
+                assert isinstance(error, RequestCancelledError)
+            elif {"bad", "refused", "crash"} & set(one["pubs"]):
+                assert isinstance(error, VendorJobError | RequestError | BackendLostError)
+            else:
+                assert names(future) == one["pubs"]
+    finally:
+        device.gate.set()
+        desk.broker.drain(5)
+        assert desk.broker.join(10)
+    assert time.monotonic() - begun < 30
+    assert all(len(batch.pubs) <= (max_pubs or 10**9) for batch in device.batches)
