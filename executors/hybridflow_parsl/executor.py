@@ -1,0 +1,360 @@
+"""Parsl executors whose workers stand where they should: in a QPU slot, or clean of everything QPU.
+
+::
+
+    driver ── Parsl's interchange ── Parsl's worker pool ── workers ── tasks
+                 (under a keeper)       (under the door, or under a keeper)
+
+Everything between the driver and the workers stays the :class:`~parsl.HighThroughputExecutor`'s:
+blocks, encryption, monitoring. What is added: how its programs are started (``launch.py``), what a
+worker does with a task (``worker.py``), and errors that say what happened where Parsl's would not.
+"""
+
+import os
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import psutil
+from parsl.data_provider.staging import Staging
+from parsl.executors import HighThroughputExecutor
+from parsl.executors.high_throughput.executor import HTEXFuture
+from parsl.executors.status_handling import BlockProviderExecutor
+from parsl.jobs.states import JobStatus
+from parsl.launchers import SimpleLauncher, SingleNodeLauncher
+from parsl.monitoring.radios.base import RadioConfig
+from parsl.providers import LocalProvider
+from parsl.providers.base import ExecutionProvider
+
+from hybridflow.environment import Role, thread_limits
+from hybridflow.errors import HybridflowError, SiteError, TaskError, UnmarkedTaskError
+from hybridflow.lease import Lease
+from hybridflow.site import Site, load_site
+from hybridflow.tasks import task_name
+from hybridflow_parsl import circuits, launch, worker
+from hybridflow_parsl.blocks import block_error
+from hybridflow_parsl.marks import is_marked
+
+__all__ = ["ClassicalExecutor", "LeasedExecutor", "QPUExecutor"]
+
+ErrorHandler = Callable[[BlockProviderExecutor, dict[str, JobStatus]], None]
+
+END_SECONDS = 30.0
+"""What the processes of a block on this machine may take to end at :meth:`shutdown`, in seconds."""
+
+# Workers are counted by `max_workers_per_node` alone: they share cores, as what they do is to wait.
+_NO_CORES = 1e-9
+
+
+class LeasedExecutor(HighThroughputExecutor):
+    """What both kinds of executor share; not to be used itself.
+
+    Its programs run under a keeper that ends them when the driver is gone, however it went.
+    """
+
+    role: ClassVar[Role]
+
+    _lease: Lease | None = None
+
+    def start(self) -> None:
+        """Hold the lease, start the interchange and get ready for blocks."""
+        circuits.install()
+        os.makedirs(self.logdir, mode=0o700, exist_ok=True)
+        self._ending: set[psutil.Process] = set()
+        self._lease = Lease.hold(Path(self.logdir) / "driver.lease")
+        self.interchange_launch_cmd = launch.detached(
+            launch.kept(launch.INTERCHANGE, self._lease.path)
+        )
+        super().start()  # type: ignore[no-untyped-call]
+
+    def front(self, lease: Path) -> list[str]:
+        """Return the command line that the worker pool's arguments are appended to."""
+        raise NotImplementedError
+
+    def _get_launch_command(self, block_id: str) -> str:
+        assert self._lease is not None
+        parsls: str = super()._get_launch_command(block_id)
+        _, _, arguments = parsls.partition(" ")
+        return f"{shlex.join(self.front(self._lease.path))} {arguments}"
+
+    @property
+    def status_polling_interval(self) -> float:
+        """How often blocks are looked at, in seconds: often where it costs nothing."""
+        interval: float = super().status_polling_interval
+        return min(interval, 1.0) if isinstance(self.provider, LocalProvider) else interval
+
+    def submit_payload(self, context: dict[str, Any], buffer: bytes) -> HTEXFuture:
+        """Submit a packed task; our ``worker.run`` will unpack it. Does not block."""
+        return super().submit_payload(worker.context(self.role) | context, buffer)
+
+    def monitor_resources(self) -> bool:
+        """Whether Parsl may fork a monitor beside each task."""
+        return True
+
+    def set_bad_state_and_fail_all(self, exception: Exception) -> None:
+        """Refuse further tasks and fail all pending ones, with an error that says why."""
+        error = block_error(exception, self.label, self.role, self.status_facade)
+        self._executor_exception = error
+        self._executor_bad_state.set()
+        self._fail_pending(error)
+
+    def _fail_pending(self, error: HybridflowError) -> None:
+        while self.tasks:
+            _, future = self.tasks.popitem()
+            if not future.done():
+                future.set_exception(error)
+
+    def scale_in(self, blocks: int, max_idletime: float | None = None) -> list[str]:
+        """End blocks, and remember what of them is still ending."""
+        self._ending |= self._local_processes()
+        ended: list[str] = super().scale_in(blocks, max_idletime)
+        return ended
+
+    def _local_processes(self) -> set[psutil.Process]:
+        found: set[psutil.Process] = set()
+        if isinstance(self.provider, LocalProvider):
+            for job in self.provider.resources.values():
+                try:
+                    block = psutil.Process(job["remote_pid"])
+                    found |= {block, *block.children(recursive=True)}
+                except psutil.NoSuchProcess:
+                    continue
+        return found
+
+    def shutdown(self, timeout: float = 10.0) -> None:
+        """End the interchange and the blocks; pending tasks fail with :class:`TaskError`.
+
+        Waits until no process of ours is left on this machine: a broker drains before it ends.
+        """
+        error = TaskError(
+            f"the executor {self.label!r} was shut down before this task had ended; wait for "
+            "results first, or load Parsl with Config(exit_mode='wait')"
+        )
+        if not self.bad_state_is_set:
+            self._executor_exception = error
+            self._executor_bad_state.set()
+        if self._lease is not None:
+            self._ending |= self._local_processes()
+            super().shutdown(timeout)
+            # Ends blocks that Parsl does not scale in (those of an executor in bad state).
+            self._lease.close()
+            psutil.wait_procs(self._ending, timeout=END_SECONDS)
+        self._fail_pending(error)
+
+
+class QPUExecutor(LeasedExecutor):
+    """Runs quantum tasks: a :class:`~parsl.HighThroughputExecutor` whose blocks are QPU slots.
+
+    Each block passes the door (``hybridflow slot run``) once: its `tasks_per_slot` workers share
+    one broker, and with it one session of the resource.
+
+    Parameters
+    ----------
+    label
+        Name by which apps ask for it (``executors=["qpu"]``).
+    site
+        A site, or the path of a site file; the default site if not given.
+    resource
+        Name of the resource; the site's default if not given.
+    tasks_per_slot
+        Quantum tasks that share a slot at a time; what the site says if not given.
+    require_mark
+        Whether functions without the mark of :func:`hybridflow.quantum_task` are refused. Parsl
+        sends an app that names no executor to any of them, at random.
+    provider
+        Where blocks come from; this machine if not given. A block is one node and one launch.
+    address, loopback_address, worker_port, worker_port_range, interchange_port_range, \
+storage_access, working_dir, worker_debug, heartbeat_threshold, heartbeat_period, drain_period, \
+poll_period, address_probe_timeout, worker_logdir_root, block_error_handler, encrypted, \
+remote_monitoring_radio
+        As in :class:`~parsl.HighThroughputExecutor`. A dead worker is found within
+        `heartbeat_period` seconds, a dead block's tasks fail after `heartbeat_threshold` seconds.
+
+    Raises
+    ------
+    SiteError
+        If the site file is wrong, has no such resource, or does not fit the provider.
+    """
+
+    role = Role.QUANTUM
+
+    def __init__(
+        self,
+        label: str = "qpu",
+        site: Site | str | os.PathLike[str] | None = None,
+        resource: str | None = None,
+        tasks_per_slot: int | None = None,
+        require_mark: bool = True,
+        provider: ExecutionProvider | None = None,
+        address: str | None = None,
+        loopback_address: str = "127.0.0.1",
+        worker_port: int | None = None,
+        worker_port_range: tuple[int, int] = (54000, 55000),
+        interchange_port_range: tuple[int, int] = (55000, 56000),
+        storage_access: list[Staging] | None = None,
+        working_dir: str | None = None,
+        worker_debug: bool = False,
+        heartbeat_threshold: int = 30,
+        heartbeat_period: int = 2,
+        drain_period: int | None = None,
+        poll_period: int = 10,
+        address_probe_timeout: int | None = None,
+        worker_logdir_root: str | None = None,
+        block_error_handler: bool | ErrorHandler = True,
+        encrypted: bool = True,
+        remote_monitoring_radio: RadioConfig | None = None,
+    ) -> None:
+        self.site = site
+        self.resource = resource
+        self.require_mark = require_mark
+        self._site = site if isinstance(site, Site) else load_site(site)
+        self._resource = self._site.resource(resource)
+        self.tasks_per_slot = tasks_per_slot or self._resource.tasks_per_slot
+        chosen = provider or LocalProvider()  # type: ignore[no-untyped-call]
+        _check_provider(chosen, label)
+        super().__init__(
+            label=label,
+            provider=chosen,
+            max_workers_per_node=self.tasks_per_slot,
+            cores_per_worker=_NO_CORES,
+            # A prefetched task would wait behind one that waits for the QPU.
+            prefetch_capacity=0,
+            address=address or _address(chosen),
+            loopback_address=loopback_address,
+            worker_port=worker_port,
+            worker_port_range=worker_port_range,
+            interchange_port_range=interchange_port_range,
+            storage_access=storage_access,
+            working_dir=working_dir,
+            worker_debug=worker_debug,
+            heartbeat_threshold=heartbeat_threshold,
+            heartbeat_period=heartbeat_period,
+            drain_period=drain_period,
+            poll_period=poll_period,
+            address_probe_timeout=address_probe_timeout,
+            worker_logdir_root=worker_logdir_root,
+            block_error_handler=block_error_handler,
+            encrypted=encrypted,
+            remote_monitoring_radio=remote_monitoring_radio,
+        )
+
+    def front(self, lease: Path) -> list[str]:
+        """Return the command line of the door, without the worker pool's arguments."""
+        door = launch.in_slot(launch.WORKER_POOL, self._site, self._resource.name, lease)
+        return launch.with_variables(door, self._site, {})
+
+    def submit(
+        self,
+        func: Callable[..., Any],
+        resource_specification: dict[str, Any],
+        *args: Any,
+        **kwargs: Any,
+    ) -> HTEXFuture:
+        """Submit a quantum task. Does not block.
+
+        Parameters
+        ----------
+        func
+            The function, or what Parsl has wrapped around it.
+        resource_specification
+            Nothing, or ``{"priority": n}``: lower comes first.
+        *args, **kwargs
+            Its arguments; circuits travel as QPY.
+
+        Raises
+        ------
+        UnmarkedTaskError
+            If the function is no quantum task, and `require_mark`.
+        parsl.executors.errors.InvalidResourceSpecification
+            If the specification holds anything else.
+        HybridflowError
+            If no slot came up: what the door said.
+        """
+        if self.require_mark and not is_marked(func):
+            raise UnmarkedTaskError(
+                f"the function {task_name(func)!r} was sent to the QPU executor {self.label!r} "
+                "without being marked as a quantum task: decorate it with "
+                "@hybridflow.quantum_task, or name the executor it should run on, as in "
+                "@python_app(executors=['classical'])"
+            )
+        return super().submit(func, resource_specification, *args, **kwargs)
+
+    def monitor_resources(self) -> bool:
+        """No: the work is done on the QPU, and the fork would copy the connection to the broker."""
+        return False
+
+
+class ClassicalExecutor(LeasedExecutor):
+    """Runs classical tasks in a clean environment: no broker, no credential, no MPI variables.
+
+    Parameters
+    ----------
+    label
+        Name by which apps ask for it (``executors=["classical"]``).
+    site
+        A site, or the path of a site file; the default site if not given.
+    workers
+        Worker processes on each node; what the site says if not given.
+    threads
+        Threads that numerical libraries may use in each of them; what the site says if not given.
+    provider
+        Where blocks come from; this machine if not given.
+    **options
+        All others of :class:`~parsl.HighThroughputExecutor`.
+    """
+
+    role = Role.CLASSICAL
+
+    def __init__(
+        self,
+        label: str = "classical",
+        site: Site | str | os.PathLike[str] | None = None,
+        workers: int | None = None,
+        threads: int | None = None,
+        provider: ExecutionProvider | None = None,
+        **options: Any,
+    ) -> None:
+        self.site = site
+        self._site = site if isinstance(site, Site) else load_site(site)
+        self.workers = workers or self._site.classical.worker_count
+        self.threads = threads or self._site.classical.threads
+        chosen = provider or LocalProvider()  # type: ignore[no-untyped-call]
+        defaults = {
+            "address": _address(chosen),
+            "cores_per_worker": _NO_CORES,
+            "heartbeat_period": 2,
+            "heartbeat_threshold": 30,
+        }
+        super().__init__(
+            label=label,
+            provider=chosen,
+            max_workers_per_node=self.workers,
+            **(defaults | options),
+        )
+
+    def front(self, lease: Path) -> list[str]:
+        """Return the command line of a keeper, without the worker pool's arguments."""
+        keeper = launch.kept(launch.WORKER_POOL, lease, Role.CLASSICAL)
+        return launch.with_variables(keeper, self._site, thread_limits(self.threads))
+
+
+def _address(provider: ExecutionProvider) -> str | None:
+    # Parsl would listen on, and probe, every interface of the machine.
+    return "127.0.0.1" if isinstance(provider, LocalProvider) else None
+
+
+def _check_provider(provider: ExecutionProvider, label: str) -> None:
+    launcher = getattr(provider, "launcher", None)
+    if not isinstance(launcher, SimpleLauncher | SingleNodeLauncher):
+        raise SiteError(
+            f"the provider of the QPU executor {label!r} launches with "
+            f"{type(launcher).__name__}; a slot is entered once: use SimpleLauncher or "
+            "SingleNodeLauncher"
+        )
+    nodes = getattr(provider, "nodes_per_block", 1)
+    if nodes != 1:
+        raise SiteError(
+            f"the provider of the QPU executor {label!r} has nodes_per_block={nodes}; a slot is on "
+            "one node: set it to 1, and give the classical executor the other nodes"
+        )
