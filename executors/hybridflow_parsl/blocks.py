@@ -7,6 +7,8 @@ fault it is (``hybridflow/cli/__init__.py``).
 
 from collections.abc import Mapping
 
+from parsl.executors.status_handling import BlockProviderExecutor
+from parsl.jobs.errors import TooManyJobFailuresError
 from parsl.jobs.states import JobState, JobStatus
 
 from hybridflow.environment import Role
@@ -19,11 +21,25 @@ from hybridflow.errors import (
     WorkerLostError,
 )
 
-__all__ = ["block_error"]
+__all__ = ["block_error", "handle_failed_blocks"]
 
 _OURS = ("error: ", "hybridflow: ")
-_LINES = 15
-_USERS_FAULT, _RESOURCE_FAILED, _TRY_AGAIN = 2, 3, 75
+_LINES = 3
+_FAILED = (JobState.FAILED, JobState.MISSING)
+_RESOURCE_FAILED, _TRY_AGAIN = 3, 75
+_BLOCKS = 3
+
+
+def handle_failed_blocks(executor: BlockProviderExecutor, blocks: dict[str, JobStatus]) -> None:
+    """Give an executor up when all its blocks failed: one that never came up, or three that did.
+
+    A block that has worked and was lost is replaced by Parsl's strategy.
+    """
+    states = [block.state for block in blocks.values()]
+    if not states or executor.bad_state_is_set or any(state not in _FAILED for state in states):
+        return
+    if JobState.MISSING in states or len(states) >= _BLOCKS:
+        executor.set_bad_state_and_fail_all(TooManyJobFailuresError("all blocks have failed"))
 
 
 def block_error(
@@ -34,7 +50,7 @@ def block_error(
     Parameters
     ----------
     cause
-        What Parsl made of it; it becomes the ``__cause__``.
+        What Parsl, or a handler of errors, made of it; it becomes the ``__cause__``.
     label
         The executor's.
     role
@@ -45,31 +61,25 @@ def block_error(
     if isinstance(cause, HybridflowError):
         return cause
     failed = [block for block in blocks.values() if block.state in _FAILED]
-    error = _error(cause, label, role, failed[-1]) if failed else _unexplained(cause, label)
+    if failed:
+        error = _of_block(label, role, failed[-1])
+    else:
+        error = ResourceError(f"the executor {label!r} has failed: {cause}")
     error.__cause__ = cause
     return error
 
 
-_FAILED = (JobState.FAILED, JobState.MISSING)
-
-
-def _unexplained(cause: Exception, label: str) -> HybridflowError:
-    return ResourceError(f"the executor {label!r} has failed: {cause}")
-
-
-def _error(cause: Exception, label: str, role: Role, block: JobStatus) -> HybridflowError:
-    reason = _reason(block) or str(cause).strip()
+def _of_block(label: str, role: Role, block: JobStatus) -> HybridflowError:
     where = f" (more in {block.stderr_path})" if block.stderr_path else ""
     if role is Role.CLASSICAL:
         return WorkerLostError(
-            f"the workers of the executor {label!r} have ended or did not start: {reason}{where}",
-            transient=False,
+            f"the executor {label!r} has no workers: {_reason(block)}{where}", transient=False
         )
-    text = f"there is no QPU slot for the executor {label!r}: {reason}{where}"
+    text = f"the executor {label!r} has no QPU slot: {_reason(block)}{where}"
     if block.exit_code == _RESOURCE_FAILED:
         return AcquireError(text)
     if block.exit_code == _TRY_AGAIN:
-        kind = AcquireError if "error: " in (block.stderr_summary or "") else BrokerLostError
+        kind = AcquireError if block.state is JobState.MISSING else BrokerLostError
         return kind(text, transient=True)
     return NoSlotError(text)
 

@@ -28,12 +28,18 @@ from parsl.providers import LocalProvider
 from parsl.providers.base import ExecutionProvider
 
 from hybridflow.environment import Role, thread_limits
-from hybridflow.errors import HybridflowError, SiteError, TaskError, UnmarkedTaskError
+from hybridflow.errors import (
+    HybridflowError,
+    ResourceError,
+    SiteError,
+    TaskError,
+    UnmarkedTaskError,
+)
 from hybridflow.lease import Lease
 from hybridflow.site import Site, load_site
 from hybridflow.tasks import task_name
 from hybridflow_parsl import circuits, launch, worker
-from hybridflow_parsl.blocks import block_error
+from hybridflow_parsl.blocks import block_error, handle_failed_blocks
 from hybridflow_parsl.marks import is_marked
 
 __all__ = ["ClassicalExecutor", "LeasedExecutor", "QPUExecutor"]
@@ -42,6 +48,9 @@ ErrorHandler = Callable[[BlockProviderExecutor, dict[str, JobStatus]], None]
 
 END_SECONDS = 30.0
 """What the processes of a block on this machine may take to end at :meth:`shutdown`, in seconds."""
+
+_HEARTBEAT_SECONDS = 2
+_SILENCE_SECONDS = 20
 
 # Workers are counted by `max_workers_per_node` alone: they share cores, as what they do is to wait.
 _NO_CORES = 1e-9
@@ -104,6 +113,29 @@ class LeasedExecutor(HighThroughputExecutor):
             _, future = self.tasks.popitem()
             if not future.done():
                 future.set_exception(error)
+
+    def status(self) -> dict[str, JobStatus]:
+        """Return the state of all blocks, and see to it that the interchange still lives."""
+        if self._interchange_is_dead() and not self.bad_state_is_set:
+            self.set_bad_state_and_fail_all(
+                ResourceError(
+                    f"the interchange of the executor {self.label!r} has died; its last words may "
+                    f"stand in {self.logdir}/interchange.log"
+                )
+            )
+        found: dict[str, JobStatus] = super().status()
+        return found
+
+    def connected_blocks(self) -> list[str]:
+        """Return the blocks that the interchange knows; a dead one would be waited for."""
+        return [] if self._interchange_is_dead() else super().connected_blocks()
+
+    def connected_managers(self) -> list[dict[str, Any]]:
+        """Return the worker pools that the interchange knows; a dead one would be waited for."""
+        return [] if self._interchange_is_dead() else super().connected_managers()
+
+    def _interchange_is_dead(self) -> bool:
+        return self.interchange_proc is not None and self.interchange_proc.poll() is not None
 
     def scale_in(self, blocks: int, max_idletime: float | None = None) -> list[str]:
         """End blocks, and remember what of them is still ending."""
@@ -195,8 +227,8 @@ remote_monitoring_radio
         storage_access: list[Staging] | None = None,
         working_dir: str | None = None,
         worker_debug: bool = False,
-        heartbeat_threshold: int = 30,
-        heartbeat_period: int = 2,
+        heartbeat_threshold: int = _SILENCE_SECONDS,
+        heartbeat_period: int = _HEARTBEAT_SECONDS,
         drain_period: int | None = None,
         poll_period: int = 10,
         address_probe_timeout: int | None = None,
@@ -234,7 +266,7 @@ remote_monitoring_radio
             poll_period=poll_period,
             address_probe_timeout=address_probe_timeout,
             worker_logdir_root=worker_logdir_root,
-            block_error_handler=block_error_handler,
+            block_error_handler=_handler(block_error_handler),
             encrypted=encrypted,
             remote_monitoring_radio=remote_monitoring_radio,
         )
@@ -323,8 +355,9 @@ class ClassicalExecutor(LeasedExecutor):
         defaults = {
             "address": _address(chosen),
             "cores_per_worker": _NO_CORES,
-            "heartbeat_period": 2,
-            "heartbeat_threshold": 30,
+            "heartbeat_period": _HEARTBEAT_SECONDS,
+            "heartbeat_threshold": _SILENCE_SECONDS,
+            "block_error_handler": handle_failed_blocks,
         }
         super().__init__(
             label=label,
@@ -337,6 +370,10 @@ class ClassicalExecutor(LeasedExecutor):
         """Return the command line of a keeper, without the worker pool's arguments."""
         keeper = launch.kept(launch.WORKER_POOL, lease, Role.CLASSICAL)
         return launch.with_variables(keeper, self._site, thread_limits(self.threads))
+
+
+def _handler(chosen: bool | ErrorHandler) -> bool | ErrorHandler:
+    return handle_failed_blocks if chosen is True else chosen
 
 
 def _address(provider: ExecutionProvider) -> str | None:

@@ -15,7 +15,7 @@ from hybridflow.site import Site
 
 __all__ = ["INTERCHANGE", "WORKER_POOL", "detached", "in_slot", "kept", "with_variables"]
 
-WORKER_POOL = (sys.executable, "-m", "parsl.executors.high_throughput.process_worker_pool")
+WORKER_POOL = (sys.executable, "-m", "hybridflow_parsl.pool")
 INTERCHANGE = (sys.executable, "-m", "parsl.executors.high_throughput.interchange")
 
 
