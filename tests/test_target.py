@@ -12,7 +12,7 @@ from qiskit_ibm_runtime.fake_provider import FakeManilaV2, FakeTorino
 
 from hybridflow import wire
 from hybridflow.records import TargetSnapshot
-from hybridflow.target import snapshot_of, target_of
+from hybridflow.targets import snapshot_of, target_of
 
 TARGETS = {
     "aer": lambda: AerSimulator().target,
