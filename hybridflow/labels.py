@@ -25,8 +25,8 @@ def label(name: str) -> str:
 def quantity(name: str, value: float) -> str:
     """Return a figure's value with the unit that its name ends with.
 
-    Energies in hartree have eight decimals, counts have none and commas between thousands, all
-    others have four significant digits. The text is plain ASCII: people copy figures.
+    Energies in hartree have eight decimals, counts none and commas between thousands, all others
+    three significant digits. The text is plain ASCII: people copy figures.
     """
     stem, _, ending = name.rpartition("_")
     unit = _UNITS.get(ending, "") if stem else ""
@@ -40,7 +40,9 @@ def _number(unit: str, value: float) -> str:
         return str(value)
     if unit == "Ha":
         return f"{value:.8f}"
-    return f"{value:,.0f}" if value == int(value) else f"{value:.4g}"
+    if abs(value) >= 1000 or (not unit and value == int(value)):
+        return f"{value:,.0f}"
+    return f"{value:#.3g}".rstrip(".")
 
 
 def seconds(value: float) -> str:

@@ -1,0 +1,37 @@
+"""What a page must not tell: pages are mailed, so paths lose their folders, secrets their values.
+
+Credentials never reach a run's events (``environment.py``); this is the second fence, for texts
+that come from elsewhere: a vendor's message, a user's exception.
+"""
+
+import re
+
+__all__ = ["redacted", "shortened"]
+
+_SECRET = re.compile(
+    r"(?i)((?:\w*(?:api[_-]?key|token|secret|passw(?:or)?d|credential|_QRMI_)\w*|authorization)"
+    r"[\"']?\s*[=:]\s*)(?:(bearer|basic)\s+)?(\"[^\"]*\"|'[^']*'|[^\s,;&]+)"
+)
+_BEARER = re.compile(r"(?i)\b(bearer)\s+[\w.~+/=-]{8,}")
+_USERINFO = re.compile(r"(?<=://)[^\s/@]+@")
+_FOLDERS = re.compile(r"(?<![\w:/.~])~?/(?:[^\s/\"'<>:;,()]+/)+(?=[^\s/]|$|\s)")
+_PRIVATE = "[removed]"
+_ELLIPSIS = "\N{HORIZONTAL ELLIPSIS}"
+_LONGEST = 5000
+
+
+def redacted(text: str) -> str:
+    """Return a text without folders of absolute paths, secrets and logins in URLs.
+
+    A very long text loses its end: the patterns take time that grows faster than its length.
+    """
+    text = shortened(text, _LONGEST)
+    text = _SECRET.sub(lambda found: f"{found[1]}{_PRIVATE}", text)
+    text = _BEARER.sub(lambda found: f"{found[1]} {_PRIVATE}", text)
+    text = _USERINFO.sub("", text)
+    return _FOLDERS.sub(f"{_ELLIPSIS}/", text)
+
+
+def shortened(text: str, most: int = 300) -> str:
+    """Return a text of at most `most` characters; an ellipsis stands for what was left out."""
+    return text if len(text) <= most else text[: most - 1] + _ELLIPSIS

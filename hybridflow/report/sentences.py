@@ -1,0 +1,178 @@
+"""A run in words: how it ended, what went wrong, and what its pictures show. Pure."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from statistics import fmean
+from typing import NamedTuple
+
+from hybridflow.events import Iteration
+from hybridflow.labels import quantity, seconds
+from hybridflow.report.lanes import MOST_MARKS, Arrangement, Kind, items_of, place_of
+from hybridflow.report.redact import redacted, shortened
+from hybridflow.report.result import Control
+from hybridflow.report.timeline import State, Task, Timeline, VendorJob, union_seconds
+
+__all__ = [
+    "Status",
+    "busy_part",
+    "control_words",
+    "counted",
+    "drawing_words",
+    "error_words",
+    "faults",
+    "status",
+    "timeline_words",
+]
+
+_MOST_ERRORS = 20
+
+
+class Status(NamedTuple):
+    """How a run ended: a word for the eye, a mark for those who see no colour, a class of style."""
+
+    word: str
+    mark: str
+    style: str
+
+
+def status(run: Timeline) -> Status:
+    """Return how a run ended."""
+    if run.ended is None:
+        return Status("did not end", "…", "open")
+    if run.ended.error:
+        return Status("failed", "✗", "bad")
+    return Status("finished", "✓", "good")
+
+
+def counted(number: int, one: str, several: str = "") -> str:
+    """Return ``1 task``, ``2 tasks``."""
+    word = one if number == 1 else several or f"{one}s"
+    return f"{quantity('', number)} {word}"
+
+
+def faults(run: Timeline, damage: Iterable[str]) -> tuple[str, ...]:
+    """Return what a reader must know before trusting the page, a sentence each."""
+    return (*_end(run), *_lost(run), *_errors(run), *damage)
+
+
+def _end(run: Timeline) -> Iterator[str]:
+    if run.ended is None:
+        yield (
+            "No end of the run was recorded: it is still going on, or it was killed. "
+            "The page shows what had happened by then."
+        )
+    elif run.ended.error:
+        yield f"The run failed: {shortened(redacted(run.ended.error), 1000)}"
+    if run.run is None:
+        yield "No start of the workflow was recorded."
+    if run.sessions > 1:
+        yield f"The workflow was started {run.sessions} times in this run's folder."
+
+
+def _lost(run: Timeline) -> Iterator[str]:
+    for spans, one in ((run.tasks, "task"), (run.jobs, "vendor job"), (run.phases, "phase")):
+        lost = sum(span.state is State.UNFINISHED for span in spans)
+        if lost:
+            yield f"{counted(lost, one)} began and never ended, as far as was recorded."
+    if run.unmatched:
+        yield f"{counted(run.unmatched, 'end was', 'ends were')} recorded without a start."
+
+
+def _errors(run: Timeline) -> Iterator[str]:
+    """Name the errors of tasks and vendor jobs, equal ones once, the most frequent first."""
+    spans: tuple[tuple[Sequence[Task | VendorJob], str], ...] = (
+        (run.tasks, "task"),
+        (run.jobs, "vendor job"),
+    )
+    for items, one in spans:
+        errors = Counter(redacted(item.error) for item in items if item.state is State.FAILED)
+        for error, times in errors.most_common(_MOST_ERRORS):
+            yield f"{counted(times, one)} failed: {shortened(error)}"
+        if len(errors) > _MOST_ERRORS:
+            yield f"{counted(len(errors) - _MOST_ERRORS, 'more error')} of {one}s not shown here."
+
+
+def busy_part(run: Timeline, kind: Kind) -> float:
+    """Return which part of the run's time, from 0 to 1, its QPUs or workers of a kind were busy."""
+    by_place: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for item in items_of(run, kind):
+        by_place[place_of(item)].append((item.start, item.end))
+    if not by_place or not run.seconds:
+        return 0.0
+    return sum(map(union_seconds, by_place.values())) / (len(by_place) * run.seconds)
+
+
+def timeline_words(run: Timeline) -> str:
+    """Return what the timeline shows, for those who cannot see it."""
+    return (
+        "; ".join(_lane_words(run, kind) for kind in Kind if items_of(run, kind)) or "Nothing ran"
+    )
+
+
+def _lane_words(run: Timeline, kind: Kind) -> str:
+    items = items_of(run, kind)
+    places = len({place_of(item) for item in items})
+    what = (
+        f"{counted(len(items), 'vendor job')} on {counted(places, 'QPU')}"
+        if kind is Kind.QPU
+        else f"{counted(len(items), f'{kind} task')} on {counted(places, 'worker')}"
+    )
+    return f"{what}, busy {busy_part(run, kind):.0%} of the time"
+
+
+def drawing_words(arrangement: Arrangement) -> tuple[str, ...]:
+    """Return what was not drawn one by one, and how it was drawn; nothing if all was."""
+    return tuple(_cell_words(arrangement)) + tuple(_mark_words(arrangement))
+
+
+def _cell_words(arrangement: Arrangement) -> Iterator[str]:
+    for kind in Kind:
+        lanes = [lane for lane in arrangement.lanes if lane.kind is kind and lane.slice_seconds]
+        if not lanes:
+            continue
+        number = sum(lane.intervals for lane in lanes)
+        what = "vendor jobs" if kind is Kind.QPU else f"{kind} tasks"
+        yield (
+            f"The {quantity('', number)} {what} are too many to be drawn one by one: each cell "
+            f"stands for {seconds(lanes[0].slice_seconds or 0.0)} of a lane, and the fuller its "
+            "colour, the busier the lane."
+        )
+        most = max(len(lane.places) for lane in lanes)
+        if most > 1:
+            yield f"Up to {most} {'QPUs' if kind is Kind.QPU else 'workers'} share a lane."
+
+
+def _mark_words(arrangement: Arrangement) -> Iterator[str]:
+    if arrangement.hidden_marks:
+        yield (
+            f"Of those that failed or never ended, {MOST_MARKS} are marked and "
+            f"{quantity('', arrangement.hidden_marks)} more are not."
+        )
+
+
+def error_words(iterations: Sequence[Iteration], name: str, limit: float) -> str:
+    """Return how the error went, from the first round that told it to the last."""
+    errors = [each.values[name] for each in iterations if name in each.values]
+    first, last = quantity(name, errors[0]), quantity(name, errors[-1])
+    verdict = "within" if abs(errors[-1]) <= limit else "above"
+    return (
+        f"Error against the exact energy: {first} in the first round, {last} in the last, which is "
+        f"{verdict} the {limit} mHa of chemical accuracy (dashed)."
+    )
+
+
+def control_words(control: Control) -> str:
+    """Return how the ansatz compares with random samples."""
+    ansatz = fmean(control.ansatz_error_millihartree)
+    uniform = fmean(control.uniform_error_millihartree)
+    budget = f" at the same bounded budget (max_dim {control.max_dim})" if control.max_dim else ""
+    verdict = (
+        "The ansatz is nearer to the exact energy"
+        if abs(ansatz) < abs(uniform)
+        else "The ansatz is no better than random samples"
+    )
+    return (
+        f"{verdict}{budget}: a mean error of {quantity('error_millihartree', ansatz)}, against "
+        f"{quantity('error_millihartree', uniform)} from uniformly random samples "
+        f"({counted(len(control.ansatz_error_millihartree), 'seed')})."
+    )
