@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from device import Device, names, request
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -36,105 +37,17 @@ from hybridflow.events import (
 )
 from hybridflow.records import (
     Batch,
-    Capabilities,
     ClientInfo,
     JobState,
-    JobStatus,
     PackedPub,
-    PackedResult,
     Primitive,
     Reply,
     Request,
     Resource,
-    TargetSnapshot,
     Usage,
 )
 
-OPTIONS = {Primitive.SAMPLER: ("speed", "level")}
 FAST = Limits(backoff_seconds=0.001)
-
-
-class Device:
-    """A backend whose PUBs say what happens to them: their circuit is the name of a fault.
-
-    The result of a PUB is its circuit. A job with a PUB `hold` runs until `gate` is set.
-    """
-
-    def __init__(self, **capabilities: Any) -> None:
-        capabilities.setdefault("options", OPTIONS)
-        self.capabilities = Capabilities(**capabilities)
-        self.gate = threading.Event()
-        self.started = threading.Semaphore(0)
-        self.jobs: dict[str, Batch] = {}
-        self.batches: list[Batch] = []
-        self.stopped: list[str] = []
-        self.acquired = 0
-        self.released = 0
-        self.threads: set[int] = set()
-        self.acquire_errors: list[Exception] = []
-        self.silences = 0
-        self.crashes = 10**6
-
-    def acquire(self) -> None:
-        self.threads.add(threading.get_ident())
-        if self.acquire_errors:
-            raise self.acquire_errors.pop(0)
-        self.acquired += 1
-
-    def release(self) -> None:
-        self.released += 1
-
-    def target(self) -> TargetSnapshot:
-        return TargetSnapshot(num_qubits=5, operations=(), calibration="today")
-
-    def metadata(self) -> dict[str, str]:
-        return {}
-
-    def start(self, batch: Batch, *, tag: str) -> str:
-        self.threads.add(threading.get_ident())
-        self.batches.append(batch)
-        names = {pub.circuit for pub in batch.pubs}
-        if b"refused" in names:
-            raise RequestError("this gate is not in the basis")
-        if b"bug" in names:
-            raise KeyError("gate")
-        job_id = f"job-{len(self.batches)}"
-        self.jobs[job_id] = batch
-        self.started.release()
-        return job_id
-
-    def status(self, job_id: str, *, wait: float = 0.0) -> JobStatus:
-        names = {pub.circuit for pub in self.jobs[job_id].pubs}
-        if b"crash" in names and self.crashes > 0:
-            self.crashes -= 1
-            raise BackendLostError("the process of the backend died")
-        if job_id in self.stopped:
-            return JobStatus(state=JobState.CANCELLED, message="stopped")
-        if b"hold" in names and not self.gate.wait(wait):
-            return JobStatus(state=JobState.RUNNING)
-        if b"bad" in names:
-            return JobStatus(state=JobState.FAILED, message="error 1517: circuit too bad")
-        if b"busy" in names:
-            return JobStatus(state=JobState.FAILED, message="recalibrating", transient=True)
-        return JobStatus(state=JobState.DONE)
-
-    def result(self, job_id: str) -> tuple[PackedResult, ...]:
-        if self.silences:
-            self.silences -= 1
-            raise ResourceError("503 service unavailable", transient=True)
-        if any(pub.circuit == b"unreadable" for pub in self.jobs[job_id].pubs):
-            raise KeyError("counts")
-        return tuple(PackedResult(arrays={"of": pub.circuit}) for pub in self.jobs[job_id].pubs)
-
-    def stop(self, job_id: str) -> None:
-        self.stopped.append(job_id)
-
-    def find(self, tag: str) -> str | None:
-        return None
-
-    def usage(self, job_id: str) -> Usage:
-        pubs = self.jobs[job_id].pubs
-        return Usage(qpu_seconds=float(len(pubs)), shots=sum(pub.shots or 0 for pub in pubs))
 
 
 class Desk:
@@ -166,27 +79,6 @@ class Desk:
         future = self.submit(request("hold"))
         assert self.device.started.acquire(timeout=10)
         return future
-
-
-_count = iter(range(10**9))
-
-
-def request(
-    *names: str,
-    shots: int = 10,
-    seed: int | None = None,
-    primitive: Primitive = Primitive.SAMPLER,
-    size: int = 0,
-    **options: Any,
-) -> Request:
-    pubs = tuple(
-        PackedPub(circuit=name.encode() + b" " * size, shots=shots, seed=seed) for name in names
-    )
-    return Request(id=f"r{next(_count)}", primitive=primitive, pubs=pubs, options=options)
-
-
-def names(future: "Future[Reply]") -> list[str]:
-    return [part.arrays["of"].decode().strip() for part in future.result(10).results]
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 
 from hybridflow.backends.base import Backend
 from hybridflow.broker.batching import check, compatibility
@@ -58,16 +59,20 @@ class Broker:
             target=self._dispatcher.run, name=f"hybridflow-broker-{resource.name}", daemon=True
         )
 
+    def begin(self) -> "Future[Description]":
+        """Begin to acquire the backend, then to serve; return the description to come."""
+        self._thread.start()
+        return self._dispatcher.ready
+
     def start(self) -> None:
-        """Acquire the backend and begin to serve.
+        """Acquire the backend, and serve.
 
         Raises
         ------
         AcquireError
             If the resource cannot be had.
         """
-        self._thread.start()
-        self._dispatcher.ready.result()
+        self.begin().result()
 
     @property
     def description(self) -> Description:

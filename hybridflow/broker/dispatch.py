@@ -32,7 +32,6 @@ from hybridflow.errors import (
     ErrorRecord,
     HybridflowError,
     InternalError,
-    RequestError,
     ResourceError,
     VendorJobError,
 )
@@ -274,7 +273,7 @@ class Dispatcher:
             self._recover(error, [job])
             return
         except Exception as error:
-            self._fail(job, _ours(error))
+            self._fail(job, _ours(error), may_repeat=True)
             return
         self._running.append(job)
         self._emit(
@@ -310,7 +309,7 @@ class Dispatcher:
             except Exception as error:
                 self._running.remove(job)
                 self._book(job, str(error))
-                self._fail(job, _ours(error))
+                self._fail(job, _ours(error), may_repeat=self._capabilities.simulator)
                 return
         if not ended:
             # The backend may have answered at once.
@@ -328,24 +327,38 @@ class Dispatcher:
     def _end(self, job: _VendorJob, status: JobStatus) -> None:
         run_seconds = job.age
         assert job.id is not None
+        if status.state is not JobState.DONE:
+            error = self._reason(job, status)
+            self._book(job, str(error))
+            if status.state is JobState.CANCELLED:
+                # Not a circuit's fault: nothing is to be found by trying the halves.
+                self._queue.fail(job.work.entries, error)
+            else:
+                self._fail(job, error, may_repeat=True)
+            return
         try:
-            if status.state is not JobState.DONE:
-                raise self._job_error(job, status)
             results = self._ask(self._backend.result, job.id)
             self._check_results(job, results)
         except BackendLostError:
             raise
-        except Exception as error:
-            self._book(job, str(error))
-            if status.state is JobState.CANCELLED:
-                # Not a circuit's fault: nothing is to be found by trying the halves.
-                self._queue.fail(job.work.entries, _ours(error))
-            else:
-                self._fail(job, _ours(error))
+        except Exception as unreadable:
+            self._book(job, str(unreadable))
+            # A device has run it: that is paid for only once.
+            self._fail(job, _ours(unreadable), may_repeat=self._capabilities.simulator)
             return
         self._deliver(job, results, self._book(job), run_seconds)
 
-    def _job_error(self, job: _VendorJob, status: JobStatus) -> VendorJobError:
+    def _reason(self, job: _VendorJob, status: JobStatus) -> HybridflowError:
+        assert job.id is not None
+        if status.state is JobState.FAILED:
+            try:
+                self._backend.result(job.id)
+            except BackendLostError:
+                raise
+            except HybridflowError as error:
+                # As it was typed where it arose; unless the question itself has failed.
+                if error.transient == status.transient:
+                    return error
         what = "was cancelled" if status.state is JobState.CANCELLED else "failed"
         return VendorJobError(
             f"vendor job {job.id} on {self._resource.name!r} {what}: "
@@ -411,11 +424,8 @@ class Dispatcher:
 
     # -- faults --------------------------------------------------------------------------------
 
-    def _fail(self, job: _VendorJob, error: HybridflowError) -> None:
-        # One bad PUB must fail its own request alone. What was refused or has failed was not paid
-        # for and may be tried again; what a device has run may not.
-        unpaid = job.id is None or isinstance(error, RequestError | VendorJobError)
-        may_repeat = unpaid or self._capabilities.simulator
+    def _fail(self, job: _VendorJob, error: HybridflowError, *, may_repeat: bool) -> None:
+        # One bad PUB must fail its own request alone.
         if may_repeat and not error.transient and len(job.work.entries) > 1:
             self._again.extend(job.work.halves())
         else:

@@ -11,8 +11,8 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable
 
+from hybridflow.broker.pending import copy_of
 from hybridflow.errors import (
-    ErrorRecord,
     HybridflowError,
     RequestCancelledError,
     ResourceError,
@@ -97,7 +97,7 @@ class Queue:
         """
         with self._changed:
             if self._closed is not None:
-                raise _copy(self._closed)
+                raise copy_of(self._closed)
             self._check_room(entry.size)
             self._bytes += entry.size
             self._waiting[entry] = None
@@ -174,7 +174,7 @@ class Queue:
     def fail(self, entries: Iterable[Entry], error: HybridflowError) -> None:
         """Settle requests with an error, each with a copy of its own."""
         for entry in entries:
-            self.settle(entry, _copy(error))
+            self.settle(entry, copy_of(error))
 
     def fail_waiting(self, error: HybridflowError) -> None:
         """Settle all requests that still wait with an error."""
@@ -225,8 +225,3 @@ def _state_after(outcome: Reply | HybridflowError) -> JobState:
     if isinstance(outcome, Reply):
         return JobState.DONE
     return JobState.CANCELLED if isinstance(outcome, RequestCancelledError) else JobState.FAILED
-
-
-def _copy(error: HybridflowError) -> HybridflowError:
-    # An exception object belongs to one thread: raising it writes its traceback.
-    return ErrorRecord.of(error).error()

@@ -1,0 +1,38 @@
+"""What a broker and its clients ask of the kernel about processes."""
+
+import contextlib
+import ctypes
+import os
+import signal
+
+__all__ = ["forbid_dumps", "process_namespace", "signal_when_parent_ends"]
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_DUMPABLE = 4
+
+
+def _prctl(option: int, value: int, name: str) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(option, value, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), f"prctl({name}) failed")
+
+
+def forbid_dumps() -> None:
+    """Keep this process's memory out of core dumps, and from other processes of its user."""
+    _prctl(_PR_SET_DUMPABLE, 0, "PR_SET_DUMPABLE")
+
+
+def signal_when_parent_ends(number: signal.Signals) -> None:
+    """Have a signal sent to this process when the *thread* that started it ends.
+
+    The kernel does not know of processes here: whoever handles the signal has to see for himself
+    whether the parent's process has ended too (``os.getppid``).
+    """
+    _prctl(_PR_SET_PDEATHSIG, number, "PR_SET_PDEATHSIG")
+
+
+def process_namespace() -> int:
+    """Return what tells this process's space of process ids from a container's; 0: not known."""
+    with contextlib.suppress(OSError):
+        return os.stat("/proc/self/ns/pid").st_ino
+    return 0
