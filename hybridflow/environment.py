@@ -11,6 +11,7 @@ from enum import StrEnum
 
 __all__ = [
     "BROKER",
+    "DEBUG",
     "ENGINE_WORKER_MARKERS",
     "RESOURCES",
     "ROLE",
@@ -30,6 +31,9 @@ SITE = "HYBRIDFLOW_SITE"
 
 BROKER = "HYBRIDFLOW_BROKER"
 """Folder of the slot's broker sockets, one a resource; the door sets it for what runs in a slot."""
+
+DEBUG = "HYBRIDFLOW_DEBUG"
+"""If set, errors on the command line are shown with their traceback."""
 
 RUN = "HYBRIDFLOW_RUN"
 """Folder of the run: events, results, report."""

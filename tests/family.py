@@ -82,6 +82,8 @@ class Family:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
+        if self.process.stderr is not None:
+            self.process.stderr.close()
         os.close(self._reader)
 
     def _read(self) -> bytes:
@@ -102,7 +104,6 @@ def family(
     environment: Mapping[str, str] | None = None,
     *,
     stderr: int | None = None,
-    **options: object,
 ) -> Iterator[Family]:
     """Start a program, in a session of its own, that runs a command and watches over it."""
     reader, writer = os.pipe()

@@ -1,0 +1,290 @@
+"""The door: runs a command inside a slot, with the slot's broker beside it.
+
+::
+
+    door ──► broker process          credentials go there, through a pipe, and nowhere else
+      │          ▲ sockets in the slot's folder (HYBRIDFLOW_BROKER)
+      └──► reaper ──► COMMAND        in a clean environment (keeper.py, reaper.py)
+
+The folder is removed and every process ended, whichever of them is killed: the broker ends when
+the door's end of its pipe closes; the reaper ends the command and removes the folder; the door
+restarts a broker and ends a killed reaper's orphans.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+
+from hybridflow import environment
+from hybridflow.broker.place import MAX_PATH_BYTES, socket_path
+from hybridflow.broker.process import BrokerProcess
+from hybridflow.errors import (
+    BrokerLostError,
+    HybridflowError,
+    InputError,
+    InternalError,
+    SiteError,
+)
+from hybridflow.keeper import GRACE_SECONDS, Keeper
+from hybridflow.lease import Watch
+from hybridflow.records import Resource
+from hybridflow.site import Site
+from hybridflow.slot import find_slot, write_slot
+
+__all__ = ["BROKER_LOST", "DRAIN_SECONDS", "run_in_slot"]
+
+BROKER_LOST = 75
+"""Exit status when the command was ended because its broker died and did not come back."""
+
+DRAIN_SECONDS = 10.0
+"""Time that the broker has to end its work when the command has ended, in seconds."""
+
+RESTARTS = 5
+"""How often a broker that dies is started again in one slot."""
+
+_FIRST_DELAY_SECONDS = 0.1
+_LOG_LINES = 10
+
+
+def run_in_slot(
+    command: Sequence[str],
+    *,
+    site: Site,
+    resource: str | None = None,
+    lease: str | os.PathLike[str] | None = None,
+    grace_seconds: float = GRACE_SECONDS,
+) -> int:
+    """Run a command inside a slot and return its exit status.
+
+    Inside a slot already, the command is run in that one. Meant for the main thread of a process of
+    its own (``hybridflow slot run``): at the end it ends all processes below this one.
+
+    Parameters
+    ----------
+    command
+        Program and arguments.
+    site
+        Where the resources are defined.
+    resource
+        Name of the resource; see :func:`hybridflow.slot.find_slot`.
+    lease
+        File of the driver's lease: when it is lost, the command is ended.
+    grace_seconds
+        Time between SIGTERM and SIGKILL for what the command leaves behind, in seconds.
+
+    Returns
+    -------
+    int
+        The command's exit status, 128 + n if signal n ended it. 127 if the command was not found
+        and 126 if it could not be started; :data:`BROKER_LOST` if the broker stayed dead;
+        :data:`hybridflow.keeper.LOST` if the lease was lost.
+
+    Raises
+    ------
+    NoSlotError, SiteError
+        If there is no such slot here.
+    AcquireError, ResourceError
+        If the resource could not be had; the command was not started.
+    """
+    if not command:
+        raise InputError("there is no command to run in the slot; put it after --")
+    slot = find_slot(site, resource)
+    missing = _not_startable(command[0])
+    if missing:
+        return missing
+    watch = Watch(lease) if lease else None
+    variables = environment.clean(os.environ, environment.Role.QUANTUM)
+    if site.path is not None:
+        variables[environment.SITE] = site.path
+    with contextlib.ExitStack() as stack:
+        if watch is not None:
+            stack.callback(watch.close)
+        if slot.folder is not None:
+            keeper = Keeper(command, variables, lease=watch, grace_seconds=grace_seconds)
+            return stack.enter_context(keeper).run()
+        folder = _make_folder(slot.resource)
+        write_slot(slot, folder)
+        variables[environment.BROKER] = str(folder)
+        keeper = Keeper(
+            command, variables, folder=str(folder), lease=watch, grace_seconds=grace_seconds
+        )
+        stack.enter_context(keeper)
+        return _with_broker(keeper, site.resource(slot.resource), folder)
+
+
+def _not_startable(program: str) -> int:
+    # The exit status that a shell has for it; looked at before a QPU is asked for. 0: it is there.
+    if shutil.which(program):
+        return 0
+    there = os.path.dirname(program) and os.path.exists(program)
+    reason = "cannot be executed" if there else "command not found"
+    _report(f"{program}: {reason}")
+    return 126 if there else 127
+
+
+def _with_broker(keeper: Keeper, resource: Resource, folder: Path) -> int:
+    credentials = environment.credentials(os.environ, resource.name)
+    broker = BrokerProcess(resource, credentials, folder)
+    try:
+        with _interruptible():
+            broker.start()
+    except _Stopped as stopped:
+        return 128 + stopped.number
+    except (BrokerLostError, InternalError):
+        _show_end(broker.log, credentials)
+        raise
+    supervisor = _Supervisor(broker, resource.name, credentials)
+    try:
+        status = keeper.run(stop=supervisor.lost)
+    finally:
+        supervisor.close()
+    return BROKER_LOST if supervisor.failed else status
+
+
+# --- the broker ----------------------------------------------------------------------------------
+
+
+class _Stopped(KeyboardInterrupt):
+    """The door was told to end while it waited for its broker."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    # Acquiring a QPU can take minutes: a signal must break into that.
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise _Stopped(number)
+
+    before = {
+        number: signal.signal(number, stop)
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+        if signal.getsignal(number) is not signal.SIG_IGN
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Supervisor:
+    """Starts a broker again that has died, a bounded number of times and ever more slowly.
+
+    Attributes
+    ----------
+    lost
+        A descriptor that becomes readable when the broker stays dead.
+    failed
+        Whether it stayed dead.
+    """
+
+    def __init__(self, broker: BrokerProcess, name: str, credentials: Mapping[str, str]) -> None:
+        self.lost = os.eventfd(0)
+        self.failed = False
+        self._broker = broker
+        self._name = name
+        self._credentials = credentials
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="hybridflow-supervisor")
+        self._thread.start()
+
+    def close(self) -> None:
+        """Let the broker end its work, and end it."""
+        self._closing.set()
+        # More than once, where it was just being started again.
+        while self._thread.is_alive():
+            if not self._broker.drain(DRAIN_SECONDS):
+                self._broker.kill()
+            self._thread.join(0.1)
+        self._broker.kill()
+        os.close(self.lost)
+
+    def _watch(self) -> None:
+        for death in range(1, RESTARTS + 2):
+            status = self._broker.wait()
+            if self._closing.is_set():
+                return
+            _report(f"the broker of {self._name!r} died (status {status})")
+            _show_end(self._broker.log, self._credentials)
+            if death > RESTARTS or not self._restart(death):
+                break
+        if not self._closing.is_set():
+            _report(f"the broker of {self._name!r} stays dead: the command is ended")
+            self.failed = True
+            os.eventfd_write(self.lost, 1)
+
+    def _restart(self, death: int) -> bool:
+        # Whether it makes sense to go on; a broker that is not up yet is the next death.
+        if self._closing.wait(_FIRST_DELAY_SECONDS * 2 ** (death - 1)):
+            return False
+        try:
+            self._broker.restart()
+        except HybridflowError as error:
+            if not self._closing.is_set():
+                _report(f"the broker of {self._name!r} could not be restarted: {error}")
+            return error.transient
+        _report(f"the broker of {self._name!r} was restarted ({death} of {RESTARTS} times)")
+        return True
+
+
+def _show_end(log: Path, credentials: Mapping[str, str]) -> None:
+    """Print the last lines of a broker's log, which goes with the slot's folder."""
+    try:
+        text = log.read_text(errors="replace")
+    except FileNotFoundError:
+        return
+    for secret in filter(None, credentials.values()):
+        text = text.replace(secret, "***")
+    for line in text.splitlines()[-_LOG_LINES:]:
+        _report(f"broker: {line}")
+
+
+# --- the folder ----------------------------------------------------------------------------------
+
+
+def _make_folder(resource: str) -> Path:
+    """Make the folder of a slot: private, and short enough for a socket's path (107 bytes)."""
+    for base in _bases(os.environ):
+        # mkdtemp adds eight characters; it makes the folder with mode 0700.
+        longest = socket_path(base / "hybridflow-12345678", resource)
+        if len(os.fsencode(longest)) <= MAX_PATH_BYTES:
+            return Path(tempfile.mkdtemp(prefix="hybridflow-", dir=base))
+    raise SiteError(
+        f"no folder's path is short enough for the socket of {resource!r} (at most "
+        f"{MAX_PATH_BYTES} bytes): set TMPDIR to a shorter one, or shorten the resource's name",
+        resource=resource,
+    )
+
+
+def _bases(environ: Mapping[str, str]) -> Iterator[Path]:
+    runtime = environ.get("XDG_RUNTIME_DIR")
+    # It is removed when the user logs out of the node, which a job outlives.
+    if runtime and not environment.in_slurm_job(environ) and _is_private(Path(runtime)):
+        yield Path(runtime)
+    yield Path(tempfile.gettempdir())
+    yield Path("/tmp")
+
+
+def _is_private(folder: Path) -> bool:
+    try:
+        seen = folder.stat()
+    except OSError:
+        return False
+    mine = seen.st_uid == os.getuid() and seen.st_mode & 0o077 == 0
+    return (
+        folder.is_absolute() and folder.is_dir() and mine and os.access(folder, os.W_OK | os.X_OK)
+    )
+
+
+def _report(text: str) -> None:
+    print(f"hybridflow: {text}", file=sys.stderr, flush=True)

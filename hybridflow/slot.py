@@ -1,0 +1,271 @@
+"""Finds the slot: the one this process is in, or the one that it may enter through the door.
+
+A process is *in* a slot when ``HYBRIDFLOW_BROKER`` names the slot's folder, made by the door:
+a socket for each resource, and ``slots.json``, which says what they are. Which slot may be entered
+depends on where it is asked: outside Slurm any resource of the site file, inside a Slurm job only
+those that the plugin has acquired for it.
+"""
+
+import os
+import threading
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from pathlib import Path
+
+import msgspec
+
+from hybridflow import environment
+from hybridflow.broker.base import Connection
+from hybridflow.broker.place import socket_path
+from hybridflow.errors import NoSlotError, SiteError
+from hybridflow.records import Record
+from hybridflow.site import Site, load_site
+
+__all__ = ["Origin", "Slot", "close_all", "connect", "current_slot", "find_slot"]
+
+
+class Origin(StrEnum):
+    """Who granted a slot."""
+
+    SITE = "site"
+    SLURM = "slurm"
+
+
+class Slot(Record, frozen=True, kw_only=True):
+    """The right to use a resource.
+
+    Attributes
+    ----------
+    resource
+        Name of the resource.
+    backend
+        Type of its backend.
+    origin
+        Who granted it: Slurm, or (outside Slurm) the site file.
+    folder
+        Folder of the broker's sockets; None before the door was passed.
+    """
+
+    resource: str
+    backend: str
+    origin: Origin
+    folder: str | None = None
+
+
+# --- the slot that this process is in ------------------------------------------------------------
+
+
+def current_slot(environ: Mapping[str, str] = os.environ) -> Slot | None:
+    """Return the slot that this process is in; None if it is in none.
+
+    Raises
+    ------
+    NoSlotError
+        If ``HYBRIDFLOW_BROKER`` names a folder that is no slot's.
+    """
+    folder = environ.get(environment.BROKER)
+    return _slots_in(Path(folder))[0] if folder else None
+
+
+def write_slot(slot: Slot, folder: Path) -> None:
+    """Write down what a broker's folder is for; the door does this, and nobody else."""
+    descriptor = os.open(_index(folder), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(msgspec.json.encode([slot]))
+
+
+def _slots_in(folder: Path) -> list[Slot]:
+    try:
+        slots = msgspec.json.decode(_index(folder).read_bytes(), type=list[Slot])
+        return [msgspec.structs.replace(slot, folder=str(folder)) for slot in slots]
+    except (OSError, msgspec.DecodeError) as error:
+        raise NoSlotError(
+            f"{environment.BROKER} names {folder}, which is no slot's folder (any more): {error}; "
+            "start the program with `hybridflow slot run -- COMMAND`"
+        ) from error
+
+
+def _index(folder: Path) -> Path:
+    return folder / "slots.json"
+
+
+# --- the slot that may be entered ----------------------------------------------------------------
+
+
+def find_slot(
+    site: Site, resource: str | None = None, environ: Mapping[str, str] = os.environ
+) -> Slot:
+    """Return the slot that a command started here may use.
+
+    Inside a slot that is this same slot; inside a Slurm job a resource that the plugin acquired;
+    elsewhere a resource of the site.
+
+    Parameters
+    ----------
+    site
+        Where resources are defined.
+    resource
+        Name of the resource; without it, the only one there is, or the site's default.
+    environ
+        The variables to look at.
+
+    Raises
+    ------
+    NoSlotError
+        If there is no slot of such a resource here; says how to get one.
+    SiteError
+        If the site does not define the resource.
+    """
+    folder = environ.get(environment.BROKER)
+    if folder:
+        return _inside(Path(folder), resource)
+    if environment.in_slurm_job(environ):
+        return _slot(site, _granted(site, resource, environ), Origin.SLURM)
+    return _slot(site, resource, Origin.SITE)
+
+
+def _slot(site: Site, name: str | None, origin: Origin) -> Slot:
+    found = site.resource(name)
+    return Slot(resource=found.name, backend=found.backend, origin=origin)
+
+
+def _inside(folder: Path, resource: str | None) -> Slot:
+    slots = _slots_in(folder)
+    for slot in slots:
+        if resource in (None, slot.resource):
+            return slot
+    raise NoSlotError(
+        f"this process is inside the slot of {_names([slot.resource for slot in slots])}, where "
+        f"{resource!r} cannot be had: start `hybridflow slot run --resource {resource}` outside it",
+        resource=resource,
+    )
+
+
+def _acquired(environ: Mapping[str, str]) -> list[str]:
+    delimiter = environ.get(environment.LIST_DELIMITER) or ","
+    for variable in environment.RESOURCES:
+        if variable in environ:
+            names = (name.strip() for name in environ[variable].split(delimiter))
+            return [name for name in names if name]
+    return []
+
+
+def _granted(site: Site, resource: str | None, environ: Mapping[str, str]) -> str:
+    acquired = _acquired(environ)
+    if not acquired:
+        raise NoSlotError(
+            f"Slurm job {environ[environment.SLURM_JOB]} has acquired no QPU: submit it "
+            f"as a batch job with `sbatch --gres=qpu:1 --qpu={resource or site.default}` (`srun "
+            "--qpu` and `salloc --qpu` acquire nothing; of a heterogeneous job only the first "
+            "component can)",
+            resource=resource,
+        )
+    name = resource or _choice(site, acquired)
+    if name not in acquired:
+        raise NoSlotError(
+            f"this Slurm job has acquired {_names(acquired)}, not {name!r}: submit it with "
+            f"`--qpu={name}`, or look in its output for why that was not acquired",
+            resource=name,
+        )
+    if name not in site.resources:
+        raise SiteError(
+            f"Slurm has acquired {name!r} for this job, but site {site.name!r} "
+            f"({site.path or 'built in'}) defines only {_names(site.resources)}: add a table "
+            f"[qpu.{name}], or name the right site file in {environment.SITE} or with --site"
+        )
+    return name
+
+
+def _choice(site: Site, acquired: list[str]) -> str:
+    if len(acquired) == 1:
+        return acquired[0]
+    if site.default in acquired:
+        return site.default
+    raise NoSlotError(
+        f"this Slurm job has acquired {_names(acquired)}, and none is the site's default "
+        f"({site.default!r}): say which with --resource"
+    )
+
+
+def _names(names: Iterable[str]) -> str:
+    return ", ".join(map(repr, names))
+
+
+# --- the way to the broker -----------------------------------------------------------------------
+
+_embedded: dict[str, Connection] = {}
+_lock = threading.Lock()
+
+
+def connect(resource: str | None = None) -> Connection:
+    """Return the broker of the slot that this process is in.
+
+    In a plain program outside Slurm and outside any engine's worker there need be no slot: the
+    broker then lives in this process (one for each resource, closed when the process ends).
+
+    Parameters
+    ----------
+    resource
+        Name of the resource; without it, the slot's own, or the site's default.
+
+    Raises
+    ------
+    NoSlotError
+        If there is no slot here and a broker inside this process would be a silent simulation.
+    SiteError
+        If the site does not define the resource.
+    AcquireError
+        If the resource could not be acquired.
+    """
+    folder = os.environ.get(environment.BROKER)
+    if folder:
+        name = _name_in(Path(folder), resource)
+        from hybridflow.broker import client
+
+        return client.connect(socket_path(folder, name))
+    if environment.in_slurm_job(os.environ) or environment.in_engine_worker(os.environ):
+        raise NoSlotError(
+            "there is no QPU slot in this process, and simulating in its place would be a lie: "
+            "run quantum tasks on the engine's QPU workers (mark them with "
+            "`hybridflow.quantum_task`), and programs with `hybridflow slot run -- COMMAND`",
+            resource=resource,
+        )
+    return _embed(load_site(), resource)
+
+
+def _name_in(folder: Path, resource: str | None) -> str:
+    # A folder that no door has written to (a test's, say) has nothing to check the name against.
+    if folder.is_dir() and not _index(folder).exists():
+        return resource or load_site().default
+    return _inside(folder, resource).resource
+
+
+def _embed(site: Site, name: str | None) -> Connection:
+    resource = site.resource(name)
+    # Here, not in the broker's thread: Qiskit (2.6) crashes in every other thread once the one that
+    # first imported it has ended.
+    import qiskit  # noqa: F401
+
+    from hybridflow.broker.embedded import EmbeddedBroker
+
+    with _lock:
+        if resource.name not in _embedded:
+            credentials = environment.credentials(os.environ, resource.name)
+            _embedded[resource.name] = EmbeddedBroker(resource, credentials)
+        return _embedded[resource.name]
+
+
+def close_all() -> None:
+    """Close the brokers inside this process; the next :func:`connect` makes a new one."""
+    while _embedded:
+        _embedded.popitem()[1].close()
+
+
+def _renew_lock() -> None:
+    # Another thread may have held it when this process was forked. The brokers look after
+    # themselves: in a forked child they acquire anew.
+    global _lock
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)
