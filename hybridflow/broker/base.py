@@ -15,8 +15,13 @@ __all__ = ["Connection", "Ticket"]
 class Ticket(Protocol):
     """A request under way."""
 
-    request_id: str
-    future: "Future[Reply]"
+    @property
+    def request_id(self) -> str:
+        """Id of the request."""
+
+    @property
+    def future(self) -> "Future[Reply]":
+        """The reply, or the error."""
 
     def state(self) -> JobState:
         """Return the request's state."""
