@@ -176,7 +176,7 @@ class PackedPub(Record, frozen=True, kw_only=True):
         The circuit as QPY.
     parameters
         Values as ``.npy`` of shape ``(*shape, num_parameters)``, in the order of
-        ``circuit.parameters``; None: the circuit has no parameter.
+        ``circuit.parameters``; None: the circuit has no parameter and the PUB no shape.
     observables
         Estimator only: JSON of the observables array (nested lists of ``{pauli: coefficient}``).
     shots

@@ -166,7 +166,7 @@ def _pack_pub(pub: "SamplerPub | EstimatorPub", qpy_data: bytes, seed: int | Non
     from qiskit.primitives.containers.estimator_pub import EstimatorPub
 
     parameters = None
-    if pub.circuit.num_parameters:
+    if pub.circuit.num_parameters or pub.parameter_values.shape:  # no parameters can have a shape
         parameters = array_to_bytes(pub.parameter_values.as_array(pub.circuit.parameters))
     size = max(1, pub.size)
     if isinstance(pub, EstimatorPub):

@@ -1,0 +1,99 @@
+"""One call of a primitive as one request to a broker: PUBs packed, seeds derived, who asks."""
+
+import functools
+import operator
+import os
+import pwd
+import socket
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from qiskit.primitives.containers.estimator_pub import EstimatorPub
+from qiskit.primitives.containers.sampler_pub import SamplerPub
+
+from hybridflow import environment
+from hybridflow.errors import RequestError
+from hybridflow.records import ClientInfo, Primitive, Request
+from hybridflow.tasks import current_task
+from hybridflow.wire import pack_pubs
+
+__all__ = ["checked_seed", "make_request"]
+
+
+def checked_seed(seed: int | None) -> int | None:
+    """Return a primitive's seed as a plain integer.
+
+    Raises
+    ------
+    RequestError
+        If it is no integer, or negative.
+    """
+    if seed is None:
+        return None
+    try:
+        number = operator.index(seed)
+    except TypeError:
+        number = -1
+    if number < 0 or isinstance(seed, bool):
+        raise RequestError(f"a seed must be an integer of at least 0, or None, not {seed!r}")
+    return number
+
+
+def make_request(
+    primitive: Primitive,
+    pubs: Sequence[SamplerPub] | Sequence[EstimatorPub],
+    seed: int | None,
+    options: Mapping[str, Any],
+) -> Request:
+    """Pack PUBs that were admitted.
+
+    Raises
+    ------
+    RequestError
+        If parameter names do not fit a circuit, or a circuit cannot be written as QPY.
+    """
+    try:
+        packed = pack_pubs(pubs, _seeds(seed, len(pubs)))
+    except ValueError as error:
+        if isinstance(error, RequestError):
+            raise
+        raise RequestError(f"a PUB's values do not fit its circuit: {error}") from error
+    return Request(
+        id=uuid.uuid4().hex,
+        primitive=primitive,
+        pubs=packed,
+        options=dict(options),
+        client=_client(),
+    )
+
+
+def _seeds(seed: int | None, count: int) -> list[int | None]:
+    # A seed a PUB, from its place in the call: two equal PUBs of one call are two samples.
+    if seed is None:
+        return [None] * count
+    return [_derived(seed, place) for place in range(count)]
+
+
+def _derived(seed: int, place: int) -> int:
+    words = np.random.SeedSequence(seed, spawn_key=(place,)).generate_state(1, np.uint64)
+    return int(words[0]) >> 1  # 63 bits: fits every simulator's and msgpack's signed integers
+
+
+def _client() -> ClientInfo:
+    return ClientInfo(
+        user=_user(os.getuid()),
+        workflow=os.environ.get(environment.RUN, ""),
+        task=current_task(),
+        host=socket.gethostname(),
+        pid=os.getpid(),
+    )
+
+
+@functools.cache
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:  # containers run under uids that nobody has named
+        return str(uid)
