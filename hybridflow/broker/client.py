@@ -339,6 +339,12 @@ class SocketConnection:
         for answer in waiting:
             answer.set_result(state)
 
+    def _answer_all(self) -> None:
+        with self._lock:
+            asked = list(self._asked)
+        for request_id in asked:
+            self._answer(request_id, None)
+
     def _welcome(self, description: Description) -> None:
         with self._lock:
             if self._description.done():
@@ -357,17 +363,17 @@ class SocketConnection:
                     protocol.encode(Hello(protocol.VERSION, _myself(), process_namespace()))
                 )
                 self._resend(dealer)
-            elif self._lost_since is None:
-                self._lost_since = time.monotonic()
+            else:
+                with self._lock:
+                    self._lost_since = self._lost_since or time.monotonic()
+                self._answer_all()
 
     def _resend(self, dealer: _Socket) -> None:
         # Perhaps to another broker than before, which knows of nothing.
         with self._lock:
             self._outbox.clear()
             tickets = list(self._tickets.values())
-            asked = list(self._asked)
-        for request_id in asked:
-            self._answer(request_id, None)
+        self._answer_all()
         for ticket in tickets:
             if ticket.unwanted:
                 dealer.send(protocol.encode(Cancel(ticket.request_id)))
@@ -393,9 +399,10 @@ class SocketConnection:
     def _fail_all(self) -> None:
         assert self._closed is not None
         with self._lock:
-            pending = [*self._tickets, *self._asked]
+            pending = list(self._tickets)
         for request_id in pending:
             self._settle(request_id, copy_of(self._closed))
+        self._answer_all()
 
 
 def _cancelled(request_id: str) -> RequestCancelledError:
