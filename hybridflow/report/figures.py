@@ -150,7 +150,7 @@ def _draw_bars(plot: figure, bars: Iterable[Bar], scale: TimeScale) -> None:
         height = bar.bottom - bar.top
         place = (bar.top + 0.08 * height, bar.bottom - 0.08 * height)
         title, text = _job_text(item) if isinstance(item, VendorJob) else _task_text(item)
-        boxes[_style(bar)].add((item.start, item.end), place, title, text)
+        boxes[_style(bar)].add((item.start, bar.until), place, title, text)
         if isinstance(item, Task) and item.state is State.ENDED:
             for times in item.on_qpu:
                 boxes["on QPU"].add(times, place)

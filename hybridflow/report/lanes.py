@@ -31,7 +31,7 @@ __all__ = [
 
 MOST_BARS = 1500
 MOST_LANES = 40
-MOST_CELLS = 6000
+MOST_CELLS = 9000
 MOST_MARKS = 300
 _ROW = 0.5
 _TALLEST = 4.0
@@ -74,16 +74,20 @@ class Lane(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Bar(msgspec.Struct, frozen=True, kw_only=True):
-    """One task, or vendor job, and its place."""
+    """One task, or vendor job, and its place; drawn from its start until `until`."""
 
     item: Task | VendorJob
+    until: float
     lane: Lane
     top: float
     bottom: float
 
 
 class Cell(msgspec.Struct, frozen=True, kw_only=True):
-    """A slice of a lane's time: `busy` is the part of it, from 0 to 1, that its places worked."""
+    """A slice of a lane's time: `busy` is the part of it, from 0 to 1, that its places worked.
+
+    What never ended counts as begun, and not as work: nobody knows how long it lasted.
+    """
 
     lane: Lane
     start: float
@@ -216,6 +220,8 @@ def _bars(
     return [
         Bar(
             item=item,
+            # Among cells a mark says that something went wrong there, and hides no more than that.
+            until=min(item.end, item.start + (lane.slice_seconds or item.seconds)),
             lane=lane,
             top=lane.top + row * height,
             bottom=lane.top + (row + 1) * height,
@@ -237,6 +243,8 @@ def _cells(
         first = min(slices - 1, int(item.start / length))
         last = min(slices - 1, int(item.end / length))
         begun[first] += 1
+        if item.state is State.UNFINISHED:
+            continue
         for n in range(first, last + 1):
             busy[n] += max(0.0, min(item.end, (n + 1) * length) - max(item.start, n * length))
     for n in range(slices):

@@ -7,7 +7,7 @@ stand in it. What comes from outside is redacted here and escaped by the templat
 import datetime
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from importlib import resources
+from importlib import metadata, resources
 from typing import Any
 
 import msgspec
@@ -16,7 +16,6 @@ from bokeh.resources import Resources
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-import hybridflow
 from hybridflow.labels import quantity, seconds
 from hybridflow.report.curves import CHEMICAL_ACCURACY, control_figure, error_figure, size_figure
 from hybridflow.report.figures import timeline_figure
@@ -103,7 +102,7 @@ def page(name: str, run: Timeline, result: Result | None, damage: Sequence[str])
         totals=_totals(run.jobs),
         hidden_jobs=max(0, len(run.jobs) - _MOST_ROWS),
         events=counted(run.events, "event"),
-        version=hybridflow.__version__,
+        version=metadata.version("hybridflow"),
         css=Markup((resources.files("hybridflow.report") / "page.css").read_text("utf-8")),
         bokeh=Markup(Resources(mode="inline", components=["bokeh"]).render_js()),
         script=Markup(script),
@@ -193,16 +192,19 @@ def _pictures(run: Timeline, arrangement: Arrangement, result: Result) -> Iterat
 def _legend(arrangement: Arrangement) -> tuple[tuple[str, str], ...]:
     """Return the styles that the timeline uses, each with what it means."""
     kinds = {lane.kind for lane in arrangement.lanes}
+    cells = {cell.lane.kind for cell in arrangement.cells}
     states = {bar.item.state for bar in arrangement.bars}
-    known = {
-        "job": ("vendor job", Kind.QPU in kinds),
-        "on-qpu": ("quantum task, its vendor job runs", Kind.QUANTUM in kinds),
-        "quantum": ("quantum task, works or waits", Kind.QUANTUM in kinds),
-        "classical": ("classical task", Kind.CLASSICAL in kinds),
-        "failed": ("failed", State.FAILED in states),
-        "unfinished": ("never ended", State.UNFINISHED in states),
-    }
-    return tuple((style, meaning) for style, (meaning, used) in known.items() if used)
+    single = Kind.QUANTUM in kinds - cells
+    meanings = (
+        ("job", "vendor job", Kind.QPU in kinds),
+        ("on-qpu", "quantum task", Kind.QUANTUM in cells),
+        ("on-qpu", "quantum task, its vendor job runs", single),
+        ("quantum", "quantum task, works or waits", single),
+        ("classical", "classical task", Kind.CLASSICAL in kinds),
+        ("failed", "failed", State.FAILED in states),
+        ("unfinished", "never ended", State.UNFINISHED in states),
+    )
+    return tuple((style, meaning) for style, meaning, used in meanings if used)
 
 
 def _phases(run: Timeline) -> list[_Row]:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from hybridflow.events import Iteration
 from hybridflow.labels import quantity, seconds
-from hybridflow.report.lanes import MOST_MARKS, Arrangement, Kind, items_of, place_of
+from hybridflow.report.lanes import MOST_MARKS, Arrangement, Kind, Lane, items_of, place_of
 from hybridflow.report.redact import redacted, shortened
 from hybridflow.report.result import Control
 from hybridflow.report.timeline import State, Task, Timeline, VendorJob, union_seconds
@@ -93,10 +93,14 @@ def _errors(run: Timeline) -> Iterator[str]:
 
 
 def busy_part(run: Timeline, kind: Kind) -> float:
-    """Return which part of the run's time, from 0 to 1, its QPUs or workers of a kind were busy."""
+    """Return which part of the run's time, from 0 to 1, its QPUs or workers of a kind were busy.
+
+    What never ended is left out: nobody knows how long it lasted.
+    """
     by_place: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for item in items_of(run, kind):
-        by_place[place_of(item)].append((item.start, item.end))
+        known = item.state is not State.UNFINISHED
+        by_place[place_of(item)] += [(item.start, item.end)] if known else []
     if not by_place or not run.seconds:
         return 0.0
     return sum(map(union_seconds, by_place.values())) / (len(by_place) * run.seconds)
@@ -122,32 +126,29 @@ def _lane_words(run: Timeline, kind: Kind) -> str:
 
 def drawing_words(arrangement: Arrangement) -> tuple[str, ...]:
     """Return what was not drawn one by one, and how it was drawn; nothing if all was."""
-    return tuple(_cell_words(arrangement)) + tuple(_mark_words(arrangement))
-
-
-def _cell_words(arrangement: Arrangement) -> Iterator[str]:
-    for kind in Kind:
-        lanes = [lane for lane in arrangement.lanes if lane.kind is kind and lane.slice_seconds]
-        if not lanes:
-            continue
-        number = sum(lane.intervals for lane in lanes)
-        what = "vendor jobs" if kind is Kind.QPU else f"{kind} tasks"
-        yield (
-            f"The {quantity('', number)} {what} are too many to be drawn one by one: each cell "
-            f"stands for {seconds(lanes[0].slice_seconds or 0.0)} of a lane, and the fuller its "
-            "colour, the busier the lane."
-        )
-        most = max(len(lane.places) for lane in lanes)
-        if most > 1:
-            yield f"Up to {most} {'QPUs' if kind is Kind.QPU else 'workers'} share a lane."
-
-
-def _mark_words(arrangement: Arrangement) -> Iterator[str]:
+    shared = [lane for lane in arrangement.lanes if lane.slice_seconds]
+    if not shared:
+        return ()
+    many = [_many(kind, [lane for lane in shared if lane.kind is kind]) for kind in Kind]
+    sentences = [
+        f"Too many to be drawn one by one: {', '.join(filter(None, many))}.",
+        f"Each cell stands for {seconds(shared[0].slice_seconds or 0.0)} of a lane, and the fuller "
+        "its colour, the busier the lane; what failed or never ended is marked where it began.",
+    ]
     if arrangement.hidden_marks:
-        yield (
-            f"Of those that failed or never ended, {MOST_MARKS} are marked and "
-            f"{quantity('', arrangement.hidden_marks)} more are not."
-        )
+        hidden = quantity("", arrangement.hidden_marks)
+        sentences.append(f"Only {MOST_MARKS} of these marks are drawn, {hidden} are not.")
+    return tuple(sentences)
+
+
+def _many(kind: Kind, lanes: Sequence[Lane]) -> str:
+    if not lanes:
+        return ""
+    number = sum(lane.intervals for lane in lanes)
+    what = counted(number, "vendor job" if kind is Kind.QPU else f"{kind} task")
+    most = max(len(lane.places) for lane in lanes)
+    places = "QPUs" if kind is Kind.QPU else "workers"
+    return f"{what} (up to {most} {places} in a lane)" if most > 1 else what
 
 
 def error_words(iterations: Sequence[Iteration], name: str, limit: float) -> str:

@@ -285,13 +285,13 @@ def _tasks(
     for job in jobs:
         for task in job.tasks:
             jobs_of[task].append(job)
-    attempts: dict[str, list[float]] = defaultdict(list)
+    starts: dict[str, list[float]] = defaultdict(list)
     for started, _ in pairs:
-        attempts[started.task].append(started.time)
+        starts[started.worker].append(started.time)
     found = []
     for started, ended in pairs:
-        # A lost attempt was over when the next attempt of the same task began.
-        over = _first_after(attempts[started.task], started.time)
+        # A worker does one thing at a time: a lost task was over when its next one began.
+        over = _first_after(starts[started.worker], started.time)
         start, end = clock.span(started.time, ended.time if ended else None, over)
         found.append(
             Task(
