@@ -15,11 +15,14 @@ from importlib.metadata import EntryPoint, entry_points
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
 
+import msgspec
+
 from hybridflow import environment
 from hybridflow.classical import ClassicalPool
 from hybridflow.environment import Role
 from hybridflow.errors import InputError, MissingExtraError, TaskError, UnmarkedTaskError
 from hybridflow.site import Site, load_site
+from hybridflow.slot import use_site
 from hybridflow.tasks import as_task, is_quantum_task, task_name
 
 __all__ = ["ENGINES", "Pools", "engine_names", "open_local_pools", "open_pools"]
@@ -160,6 +163,7 @@ def _check_options(opener: Callable[..., Pools], engine: str, options: dict[str,
 def open_local_pools(
     site: Site,
     *,
+    resource: str | None = None,
     workers: int | None = None,
     tasks_per_slot: int | None = None,
     require_mark: bool = True,
@@ -169,11 +173,14 @@ def open_local_pools(
     Parameters
     ----------
     site
-        The site; quantum tasks use its default resource.
+        The site that both kinds of tasks have as their default.
+    resource
+        Name of the resource that quantum tasks use where they name none; the site's default if not
+        given.
     workers
         Classical worker processes; the site's number if not given.
     tasks_per_slot
-        Quantum tasks that run at a time; the number of the site's default resource if not given.
+        Quantum tasks that run at a time; the number of the resource if not given.
     require_mark
         Whether the quantum pool refuses functions without the mark.
 
@@ -181,14 +188,20 @@ def open_local_pools(
     ------
     InputError
         If a number is below 1.
+    SiteError
+        If the site has no such resource.
     """
-    slots = site.resource().tasks_per_slot if tasks_per_slot is None else tasks_per_slot
+    chosen = site.resource(resource)
+    slots = chosen.tasks_per_slot if tasks_per_slot is None else tasks_per_slot
     processes = site.classical.worker_count if workers is None else workers
     for name, number in (("tasks_per_slot", slots), ("workers", processes)):
         if number < 1:
             raise InputError(f"`{name}` must be at least 1, not {number}")
-    quantum = _QuantumPool(slots, require_mark)
-    classical = ClassicalPool(processes, threads=site.classical.threads)
+    here = msgspec.structs.replace(site, default=chosen.name)
+    quantum = _QuantumPool(slots, here, require_mark)
+    classical = ClassicalPool(
+        processes, threads=site.classical.threads, variables=_variables_with(site)
+    )
 
     def close(cancel: bool) -> None:
         if cancel:
@@ -199,10 +212,21 @@ def open_local_pools(
     return Pools(quantum, classical, site, "local", close)
 
 
+def _variables_with(site: Site) -> dict[str, str]:
+    named = {} if site.path is None else {environment.SITE: site.path}
+    return {k: v for k, v in os.environ.items() if k != environment.SITE} | named
+
+
 class _QuantumPool(ThreadPoolExecutor):
     # Threads, since quantum tasks wait: all of them share this process's connection to the broker.
-    def __init__(self, tasks_per_slot: int, require_mark: bool) -> None:
-        super().__init__(tasks_per_slot, thread_name_prefix="quantum")
+    def __init__(self, tasks_per_slot: int, site: Site, require_mark: bool) -> None:
+        # Here, not in a thread: Qiskit (2.6) crashes in every other thread once the one that first
+        # imported it has ended.
+        import qiskit  # noqa: F401
+
+        super().__init__(
+            tasks_per_slot, thread_name_prefix="quantum", initializer=use_site, initargs=(site,)
+        )
         self._require_mark = require_mark
 
     def submit(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Future[_T]:

@@ -9,6 +9,7 @@ those that the plugin has acquired for it.
 import os
 import threading
 from collections.abc import Iterable, Mapping
+from contextvars import ContextVar
 from enum import StrEnum
 from pathlib import Path
 
@@ -21,7 +22,16 @@ from hybridflow.errors import NoSlotError, SiteError
 from hybridflow.records import Record
 from hybridflow.site import Site, load_site
 
-__all__ = ["Origin", "Slot", "close_all", "connect", "current_slot", "find_slot"]
+__all__ = [
+    "Origin",
+    "Slot",
+    "close_all",
+    "connect",
+    "current_slot",
+    "default_site",
+    "find_slot",
+    "use_site",
+]
 
 
 class Origin(StrEnum):
@@ -193,8 +203,19 @@ def _names(names: Iterable[str]) -> str:
 
 # --- the way to the broker -----------------------------------------------------------------------
 
-_embedded: dict[str, Connection] = {}
+_embedded: dict[bytes, Connection] = {}
+_site_here: ContextVar[Site | None] = ContextVar("hybridflow_site", default=None)
 _lock = threading.Lock()
+
+
+def use_site(site: Site) -> None:
+    """Make `site` the default one of this thread, in place of ``HYBRIDFLOW_SITE``."""
+    _site_here.set(site)
+
+
+def default_site() -> Site:
+    """Return the site that resources are looked up in where none is named."""
+    return _site_here.get() or load_site()
 
 
 def connect(resource: str | None = None) -> Connection:
@@ -230,18 +251,19 @@ def connect(resource: str | None = None) -> Connection:
             "`hybridflow.quantum_task`), and programs with `hybridflow slot run -- COMMAND`",
             resource=resource,
         )
-    return _embed(load_site(), resource)
+    return _embed(default_site(), resource)
 
 
 def _name_in(folder: Path, resource: str | None) -> str:
     # A folder that no door has written to (a test's, say) has nothing to check the name against.
     if folder.is_dir() and not _index(folder).exists():
-        return resource or load_site().default
+        return resource or default_site().default
     return _inside(folder, resource).resource
 
 
 def _embed(site: Site, name: str | None) -> Connection:
     resource = site.resource(name)
+    key = msgspec.json.encode(resource)  # two sites may give one name to different resources
     # Here, not in the broker's thread: Qiskit (2.6) crashes in every other thread once the one that
     # first imported it has ended.
     import qiskit  # noqa: F401
@@ -249,10 +271,10 @@ def _embed(site: Site, name: str | None) -> Connection:
     from hybridflow.broker.embedded import EmbeddedBroker
 
     with _lock:
-        if resource.name not in _embedded:
+        if key not in _embedded:
             credentials = environment.credentials(os.environ, resource.name)
-            _embedded[resource.name] = EmbeddedBroker(resource, credentials)
-        return _embedded[resource.name]
+            _embedded[key] = EmbeddedBroker(resource, credentials)
+        return _embedded[key]
 
 
 def close_all() -> None:

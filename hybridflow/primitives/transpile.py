@@ -124,8 +124,14 @@ def _snapshot(
     if here is not None and resource in (None, here.resource):
         description = slot.connect(resource).describe()
         return description.resource, description.target
-    found = (site if isinstance(site, Site) else load_site(site)).resource(resource)
+    found = _site(site).resource(resource)
     return found.name, backends.target_snapshot(found)
+
+
+def _site(site: Site | str | os.PathLike[str] | None) -> Site:
+    if isinstance(site, Site):
+        return site
+    return slot.default_site() if site is None else load_site(site)
 
 
 def isa_pubs(pubs: Sequence[_Pub], description: Description) -> list[_Pub]:
