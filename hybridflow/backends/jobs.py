@@ -163,7 +163,10 @@ class JobTable:
     def usage(self, job_id: str) -> Usage:
         """Return what a job cost."""
         with self._changed:
-            return self._find(job_id).usage
+            job = self._find(job_id)
+            if job.lost is not None:
+                raise job.lost.error()
+            return job.usage
 
     def find(self, tag: str) -> str | None:
         """Return the id of the youngest job with this tag that is remembered."""

@@ -1,0 +1,465 @@
+"""Samples circuits and evaluates expectation values in as few Aer runs as are needed.
+
+Static circuits without device noise are simulated once for each structure and set of numbers, all
+in one run; the shots are drawn here from the probabilities, each PUB from its own generator. So
+the counts of a seeded PUB do not depend on where it stands, shots may differ, and no shot crosses
+Aer's border as text. Everything else goes through Aer shot by shot, grouped by shots; there, where
+Aer's random numbers depend on a circuit's place in the run, each seeded PUB is a run of its own.
+"""
+
+import threading
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from qiskit import QuantumCircuit
+from qiskit.circuit import Parameter
+from qiskit.exceptions import QiskitError
+from qiskit.quantum_info import Pauli
+from qiskit_aer import AerError
+from qiskit_aer.library import SaveExpectationValue
+
+from hybridflow.backends.aer.bits import Bits, memory_from_hex, memory_from_outcomes, num_bytes
+from hybridflow.backends.aer.memory import check_state, free_bytes
+from hybridflow.backends.aer.noise import CheapNoise
+from hybridflow.backends.aer.options import AerOptions
+from hybridflow.backends.aer.plan import Plan
+from hybridflow.backends.jobs import StoppedError
+from hybridflow.errors import CircuitError, TooLargeError, VendorJobError
+
+__all__ = ["Engine", "Evaluation", "Floats", "Sampling"]
+
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+
+_DRAWN_QUBITS = 20
+"""Up to so many qubits the probabilities are cheaper than Aer's own shots."""
+
+_RUNTIME_BOUND_QUBITS = 13
+"""Up to so many qubits Aer neither fuses gates nor splits a state over threads."""
+
+_PROBABILITIES_PER_RUN = 2**25
+_SHOTS_PER_RUN = 2**22
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """A circuit to be sampled for each row of parameter values.
+
+    Attributes
+    ----------
+    plan
+        The circuit.
+    values
+        Shape (bindings, parameters), in the order of ``circuit.parameters``.
+    shots
+        Shots for each binding.
+    seed
+        Seed of this sampling alone; None: the engine's randomness.
+    """
+
+    plan: Plan
+    values: Floats
+    shots: int
+    seed: int | None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A static circuit whose expectation values are wanted, without sampling.
+
+    Attributes
+    ----------
+    plan
+        The circuit.
+    values
+        Shape (bindings, parameters), in the order of ``circuit.parameters``.
+    paulis
+        Labels over all qubits of the circuit, as Qiskit writes them.
+    """
+
+    plan: Plan
+    values: Floats
+    paulis: tuple[str, ...]
+
+
+@dataclass
+class _State:
+    """A state to be simulated, and who draws from it: pairs (sampling, binding)."""
+
+    numbers: tuple[float, ...]
+    users: list[tuple[int, int]] = field(default_factory=list)
+
+
+@dataclass
+class _Family:
+    """States of circuits that differ in numbers only."""
+
+    plan: Plan
+    states: dict[bytes, _State] = field(default_factory=dict)
+
+    def circuit(self) -> tuple[QuantumCircuit, list[Parameter]]:
+        """Return the gates, and the parameters whose values the states have."""
+        if self.plan.structure is None:
+            circuit = self.plan.bare()
+            return circuit, list(self.plan.circuit.parameters)
+        if len(self.states) == 1 or not self.plan.numbers:
+            return self.plan.bare(), []
+        parameters = [Parameter(f"number_{n}") for n in range(len(self.plan.numbers))]
+        return self.plan.bare(parameters), parameters
+
+
+class Engine:
+    """An Aer simulator, and the randomness of what has no seed.
+
+    Parameters
+    ----------
+    simulator
+        The ``AerSimulator``; its noise model is the device's noise.
+    options
+        The backend's options.
+    """
+
+    def __init__(self, simulator: Any, options: AerOptions) -> None:
+        self._simulator = simulator
+        self._options = options
+        self._noise = CheapNoise.of(options)
+        self._random = np.random.default_rng(options.seed)
+
+    # Sampling
+
+    def sample(
+        self, samplings: Sequence[Sampling], method: str, stop: threading.Event
+    ) -> list[Bits]:
+        """Return the memory of each sampling: shape (bindings, shots, bytes).
+
+        Raises
+        ------
+        TooLargeError
+            If a state, or the shots, would not fit into memory.
+        CircuitError
+            If Aer does not know an instruction.
+        """
+        free = free_bytes(self._options)
+        for sampling in samplings:
+            check_state(sampling.plan, method, free)
+        _check_shots(samplings, free)
+        results = [
+            np.zeros(
+                (len(item.values), item.shots, num_bytes(item.plan.circuit.num_clbits)), np.uint8
+            )
+            for item in samplings
+        ]
+        drawn = [n for n, item in enumerate(samplings) if self._is_drawn(item.plan, method)]
+        self._draw(samplings, drawn, results, stop)
+        shot = sorted(set(range(len(samplings))) - set(drawn))
+        self._shoot(samplings, shot, results, method, stop)
+        if self._noise:
+            self._add_noise(samplings, results)
+        return results
+
+    def _is_drawn(self, plan: Plan, method: str) -> bool:
+        return (
+            plan.static
+            and plan.num_active <= _DRAWN_QUBITS
+            and not self._options.has_device_noise
+            and method in ("automatic", "statevector")
+        )
+
+    def _draw(
+        self,
+        samplings: Sequence[Sampling],
+        chosen: Iterable[int],
+        results: list[Bits],
+        stop: threading.Event,
+    ) -> None:
+        families: dict[Hashable, _Family] = {}
+        for number in chosen:
+            _join_family(families, samplings[number], number)
+        for states, probabilities in self._probabilities(families.values(), stop):
+            for state, chances in zip(states, probabilities, strict=True):
+                cumulated = np.cumsum(chances)
+                for number, binding in state.users:
+                    item = samplings[number]
+                    rng = self._generator(item.seed, binding)
+                    places = rng.random(item.shots) * cumulated[-1]
+                    outcomes = np.searchsorted(cumulated, places, side="right")
+                    results[number][binding] = memory_from_outcomes(
+                        np.minimum(outcomes, len(cumulated) - 1),
+                        item.plan.outcome_places,
+                        item.plan.outcome_is_memory,
+                    )
+
+    def _probabilities(
+        self, families: Iterable[_Family], stop: threading.Event
+    ) -> Iterator[tuple[list[_State], list[Floats]]]:
+        for run in _runs(families):
+            _check_stop(stop)
+            circuits, binds = [], []
+            for family, states in run:
+                circuit, parameters = family.circuit()
+                circuit.save_probabilities(list(family.plan.outcome_qubits))
+                circuits.append(circuit)
+                binds.append(_binds(circuit, parameters, [state.numbers for state in states]))
+            small = max(family.plan.num_active for family, _ in run) <= _RUNTIME_BOUND_QUBITS
+            found = iter(
+                self._run(
+                    circuits,
+                    binds,
+                    method="statevector",
+                    shots=1,
+                    runtime_parameter_bind_enable=small,
+                )
+            )
+            for (_, states), bound in zip(run, binds, strict=True):
+                # Without a parameter that matters there is one result for all states.
+                rows = [next(found).data.probabilities for _ in (states if bound else states[:1])]
+                yield states, rows if bound else rows * len(states)
+
+    def _shoot(
+        self,
+        samplings: Sequence[Sampling],
+        chosen: Iterable[int],
+        results: list[Bits],
+        method: str,
+        stop: threading.Event,
+    ) -> None:
+        for run, seed in _shot_runs(samplings, chosen):
+            _check_stop(stop)
+            circuits, binds = [], []
+            for number in run:
+                for circuit, bound in _bound_circuits(samplings[number]):
+                    circuits.append(circuit)
+                    binds.append(bound)
+            found = iter(
+                self._run(
+                    circuits,
+                    binds,
+                    method=method,
+                    shots=samplings[run[0]].shots,
+                    memory=True,
+                    seed_simulator=self._aer_seed(seed),
+                )
+            )
+            for number in run:
+                plan = samplings[number].plan
+                for binding in range(len(samplings[number].values)):
+                    results[number][binding] = _memory(next(found), plan)
+
+    def _add_noise(self, samplings: Sequence[Sampling], results: list[Bits]) -> None:
+        for item, memory in zip(samplings, results, strict=True):
+            for binding in range(len(memory)):
+                rng = self._generator(item.seed, binding, 1)
+                memory[binding] = self._noise.apply(memory[binding], item.plan, rng)
+
+    def _generator(self, seed: int | None, *place: int) -> np.random.Generator:
+        # One generator a binding: what a binding gets depends on nothing but the PUB itself.
+        return self._random if seed is None else np.random.default_rng([seed, *place])
+
+    def _aer_seed(self, seed: int | None) -> int:
+        if seed is None:
+            return int(self._random.integers(2**31))
+        return int(np.random.SeedSequence(seed).generate_state(1)[0]) >> 1
+
+    # Expectation values
+
+    def evaluate(
+        self, evaluations: Sequence[Evaluation], method: str, stop: threading.Event
+    ) -> list[Floats]:
+        """Return expectation values of each evaluation: shape (bindings, paulis).
+
+        Raises
+        ------
+        CircuitError
+            If a circuit is not static, or Aer does not know an instruction.
+        TooLargeError
+            If a state would not fit into memory.
+        """
+        free = free_bytes(self._options)
+        results = []
+        for item in evaluations:
+            check_state(item.plan, method, free)
+            _check_stop(stop)
+            results.append(self._evaluate(item, method))
+        return results
+
+    def _evaluate(self, item: Evaluation, method: str) -> Floats:
+        active = item.plan.active
+        factors = [
+            self._noise.factor(weight) if weight else 1.0 for weight in map(_weight, item.paulis)
+        ]
+        seen = [_on_active(label, active) for label in item.paulis]
+        wanted = sorted({label for label in seen if label})
+        if not wanted:
+            values = np.array([[1.0 if label == "" else 0.0 for label in seen]])
+            return np.repeat(values * factors, len(item.values), axis=0)
+        circuit = item.plan.bare()
+        for label in wanted:
+            circuit.append(SaveExpectationValue(Pauli(label), label=label), circuit.qubits)
+        parameters = list(item.plan.circuit.parameters)
+        found = self._run(
+            [circuit],
+            [_binds(circuit, parameters, item.values)],
+            method="statevector" if item.plan.num_active <= _DRAWN_QUBITS else method,
+            shots=1,
+            runtime_parameter_bind_enable=item.plan.num_active <= _RUNTIME_BOUND_QUBITS,
+        )
+        rows = [result.data.to_dict() for result in found]
+        columns = [
+            [0.0 if label is None else row[label] if label else 1.0 for label in seen]
+            for row in rows
+        ]
+        values = np.array(columns) * factors
+        # A circuit in which no parameter is left gives one row for all bindings.
+        return values if len(values) == len(item.values) else np.repeat(values, len(item.values), 0)
+
+    # Aer
+
+    def _run(
+        self,
+        circuits: list[QuantumCircuit],
+        binds: list[dict[Parameter, list[float]]],
+        **options: Any,
+    ) -> list[Any]:
+        try:
+            result = self._simulator.run(
+                circuits, parameter_binds=binds if any(binds) else None, **options
+            ).result()
+        except (AerError, QiskitError) as error:
+            raise CircuitError(f"Aer cannot run a circuit: {error.message}") from error
+        if not result.success:
+            reasons = {str(item.status) for item in result.results if not item.success}
+            raise _failure("; ".join(sorted(reasons)) or str(result.status))
+        return list(result.results)
+
+
+def _failure(reason: str) -> Exception:
+    if "memory" in reason.lower():
+        return TooLargeError(f"Aer refused a circuit: {reason}")
+    return VendorJobError(f"Aer failed: {reason}")
+
+
+def _check_stop(stop: threading.Event) -> None:
+    if stop.is_set():
+        raise StoppedError
+
+
+def _check_shots(samplings: Sequence[Sampling], free: int) -> None:
+    needed = sum(
+        len(item.values) * item.shots * num_bytes(item.plan.circuit.num_clbits)
+        for item in samplings
+    )
+    if needed > free // 2:
+        raise TooLargeError(
+            f"the shots of this batch take {needed / 2**20:,.0f} MiB and there are "
+            f"{free / 2**20:,.0f} MiB for states and shots (key `memory_mib`, or free memory): "
+            "ask for fewer shots, or a larger precision"
+        )
+
+
+def _join_family(families: dict[Hashable, _Family], item: Sampling, number: int) -> None:
+    plan = item.plan
+    key: Hashable = plan.structure if plan.structure is not None else id(plan)
+    family = families.setdefault(key, _Family(plan))
+    for binding, row in enumerate(item.values):
+        numbers = plan.numbers if plan.structure is not None else tuple(row)
+        place = np.array(numbers).tobytes()
+        family.states.setdefault(place, _State(numbers)).users.append((number, binding))
+
+
+def _runs(families: Iterable[_Family]) -> Iterator[list[tuple[_Family, list[_State]]]]:
+    """Cut families into runs of bounded size, small circuits apart from large ones."""
+    for small in (True, False):
+        run: list[tuple[_Family, list[_State]]] = []
+        room = _PROBABILITIES_PER_RUN
+        for family in families:
+            if (family.plan.num_active <= _RUNTIME_BOUND_QUBITS) != small:
+                continue
+            states = list(family.states.values())
+            size = 2 ** len(family.plan.outcome_qubits)
+            while states:
+                count = max(1, room // size)
+                run.append((family, states[:count]))
+                room -= size * len(states[:count])
+                states = states[count:]
+                if states or room <= 0:
+                    yield run
+                    run, room = [], _PROBABILITIES_PER_RUN
+        if run:
+            yield run
+
+
+def _shot_runs(
+    samplings: Sequence[Sampling], chosen: Iterable[int]
+) -> Iterator[tuple[list[int], int | None]]:
+    """Group by shots what has no seed, into runs of bounded size; one run for what has one."""
+    groups: defaultdict[int, list[int]] = defaultdict(list)
+    for number in chosen:
+        if not len(samplings[number].values):
+            continue
+        if samplings[number].seed is None:
+            groups[samplings[number].shots].append(number)
+        else:
+            yield [number], samplings[number].seed
+    for shots, group in groups.items():
+        run: list[int] = []
+        size = 0
+        for number in group:
+            run.append(number)
+            size += shots * len(samplings[number].values)
+            if size >= _SHOTS_PER_RUN:
+                yield run, None
+                run, size = [], 0
+        if run:
+            yield run, None
+
+
+def _bound_circuits(
+    item: Sampling,
+) -> Iterator[tuple[QuantumCircuit, dict[Parameter, list[float]]]]:
+    """Give Aer what it binds itself, and bind what it cannot look into: control flow."""
+    circuit = item.plan.circuit
+    if not circuit.num_parameters:
+        yield circuit, {}
+    elif item.plan.static:
+        yield circuit, _binds(circuit, list(circuit.parameters), item.values)
+    else:
+        for row in item.values:
+            yield circuit.assign_parameters(row), {}
+
+
+def _binds(
+    circuit: QuantumCircuit, parameters: Sequence[Parameter], rows: Any
+) -> dict[Parameter, list[float]]:
+    if not parameters:
+        return {}
+    columns = np.asarray(rows, dtype=np.float64).T.tolist()
+    used = set(circuit.parameters)
+    return {
+        parameter: column
+        for parameter, column in zip(parameters, columns, strict=True)
+        if parameter in used
+    }
+
+
+def _memory(result: Any, plan: Plan) -> Bits:
+    texts = getattr(result.data, "memory", None)
+    if texts is None:
+        # Never take "no answer" for "all zero".
+        raise VendorJobError(f"Aer gave no shots for the circuit {plan.name!r}")
+    return memory_from_hex(texts, plan.circuit.num_clbits)
+
+
+def _weight(label: str) -> int:
+    return len(label) - label.count("I")
+
+
+def _on_active(label: str, active: Sequence[int]) -> str | None:
+    """Return a label over the active qubits; empty: always 1; None: always 0."""
+    chosen = set(active)
+    for place, letter in enumerate(reversed(label)):
+        if place not in chosen and letter in "XY":
+            return None  # a qubit that nothing acts on is in zero
+    seen = "".join(label[len(label) - 1 - place] for place in reversed(active))
+    return seen if seen.strip("I") else ""
