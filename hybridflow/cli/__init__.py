@@ -76,6 +76,8 @@ def _exit_status(error: HybridflowError) -> int:
 @click.group(
     cls=_Main,
     lazy={
+        "report": "hybridflow.cli.report:command",
+        "run": "hybridflow.cli.run:group",
         "slot": "hybridflow.cli.slot:group",
     },
     context_settings={"help_option_names": ["-h", "--help"]},

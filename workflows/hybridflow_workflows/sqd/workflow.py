@@ -1,0 +1,323 @@
+"""SQD from a molecule to an energy, on any engine: who does what, and in which order.
+
+::
+
+    driver                      classical workers                        QPU slot
+    check
+    integrals     ───────────►  compute_integrals
+    reference     ───────────►  exact_energy (goes on beside the rest)
+    ansatz        ───────────►  build_ansatz
+    transpile     ───────────►  transpile_ansatz
+    (control)     ───────────►  bounded_energy, uniform samples
+    sample        ───────────────────────────────────────────────────►  sample
+    diagonalize   ───────────►  solve_subspace, for each batch and iteration
+    (control)     ───────────►  bounded_energy, samples of the ansatz
+    report
+
+What was found is written as soon as it is known: ``integrals-*.npz``, ``samples.npy``,
+``result.json`` (before the control, and again with it), ``report.html``.
+"""
+
+import importlib.metadata
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from hybridflow import __version__, environment
+from hybridflow.errors import InputError, MissingExtraError
+from hybridflow.events import RunEnded, RunStarted, event_log
+from hybridflow.pools import Pools, engine_names, open_pools
+from hybridflow.progress import Display
+from hybridflow.report import write_report
+from hybridflow.site import Site, load_site
+from hybridflow_workflows.sqd.ansatz import Ansatz, build_ansatz, transpile_ansatz
+from hybridflow_workflows.sqd.control import ControlRuns
+from hybridflow_workflows.sqd.loop import SOLVER_OPTIONS, LoopSettings, run_loop
+from hybridflow_workflows.sqd.molecule import Integrals, Molecule, check, compute_integrals
+from hybridflow_workflows.sqd.parameters import SQDParameters
+from hybridflow_workflows.sqd.reference import exact_energy
+from hybridflow_workflows.sqd.result import IterationRecord, SQDResult, write_result
+from hybridflow_workflows.sqd.rounds import Rounds
+from hybridflow_workflows.sqd.sampling import Samples, count_valid, sample
+from hybridflow_workflows.sqd.solver import SubspaceSolver, store_integrals
+
+if TYPE_CHECKING:
+    import numpy as np
+
+__all__ = ["default_output", "run_sqd"]
+
+Callback = Callable[[IterationRecord], None]
+
+_PACKAGES = ("qiskit", "qiskit-addon-sqd", "ffsim", "pyscf")
+
+
+def default_output() -> Path:
+    """Return the folder of a run that names none: ``runs/sqd-<time>``."""
+    return Path("runs", time.strftime("sqd-%Y%m%d-%H%M%S"))
+
+
+def run_sqd(
+    parameters: SQDParameters,
+    *,
+    site: Site | str | os.PathLike[str] | None = None,
+    engine: str = "parsl",
+    workers: int | None = None,
+    output: str | os.PathLike[str] | None = None,
+    callback: Callback | None = None,
+    display: Display | None = None,
+) -> SQDResult:
+    """Find the ground-state energy of a molecule by sample-based quantum diagonalization.
+
+    Parameters
+    ----------
+    parameters
+        The molecule and the settings.
+    site
+        A site, or the path of a site file; the default site if not given.
+    engine
+        Name of the workflow engine: see :func:`hybridflow.open_pools`.
+    workers
+        Classical workers; the site's number if not given.
+    output
+        Folder of the run, made if it is not there; ``runs/sqd-<time>`` if not given.
+    callback
+        Called in this thread with each iteration, when it has ended.
+    display
+        Where progress is shown; nowhere if not given.
+
+    Returns
+    -------
+    SQDResult
+        What stands in ``result.json`` of the run's folder; ``report.html`` is beside it.
+
+    Raises
+    ------
+    InputError
+        If the molecule, its active space, the engine or the folder is not possible; nothing has
+        been started then.
+    SiteError
+        If the site file is wrong or has no such resource.
+    HybridflowError
+        What made a task fail. What had been found is in the folder.
+    """
+    molecule = check(parameters)
+    loaded = site if isinstance(site, Site) else load_site(site)
+    resource = loaded.resource(parameters.resource).name
+    loaded = msgspec.structs.replace(loaded, default=resource)
+    if engine not in engine_names():
+        raise InputError(f"unknown engine {engine!r}; known are: {', '.join(engine_names())}")
+    folder = _new_folder(Path(output) if output is not None else default_output())
+    shown = display or Display(quiet=True)
+    with _variables(folder, loaded):
+        try:
+            with (
+                _recorded(parameters, engine, resource),
+                open_pools(loaded, engine=engine, workers=workers) as pools,
+            ):
+                run = _Run(parameters, molecule, pools, folder, shown, callback)
+                return run.result()
+        finally:
+            _report(folder, shown)
+
+
+def _new_folder(folder: Path) -> Path:
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(
+            f"{folder} is there and not empty, and runs do not overwrite one another: name another "
+            "folder (--output), or remove it"
+        )
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"the folder {folder} cannot be made: {error.strerror}") from error
+    return folder.absolute()
+
+
+@contextmanager
+def _variables(folder: Path, site: Site) -> Iterator[None]:
+    # For every process of the run: where events go, and which site tasks mean.
+    values = {environment.RUN: str(folder)}
+    if site.path is not None:
+        values[environment.SITE] = site.path
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _recorded(parameters: SQDParameters, engine: str, resource: str) -> Iterator[None]:
+    log = event_log()
+    arguments = msgspec.to_builtins(parameters)
+    log.emit(RunStarted(workflow="sqd", engine=engine, resource=resource, arguments=arguments))
+    error = ""
+    try:
+        yield
+    except BaseException as failure:
+        error = f"{type(failure).__name__}: {failure}"
+        raise
+    finally:
+        log.emit(RunEnded(error=error))
+        log.close()
+
+
+def _report(folder: Path, display: Display) -> None:
+    try:
+        write_report(folder)
+    except MissingExtraError as error:
+        display.note(f"no report was written: {error}")
+
+
+@dataclass(frozen=True)
+class _Run:
+    # One run: what it was given. What it finds goes from step to step.
+    parameters: SQDParameters
+    molecule: Molecule
+    pools: Pools
+    folder: Path
+    display: Display
+    callback: Callback | None
+
+    def result(self) -> SQDResult:
+        integrals: Integrals = self._task("integrals", compute_integrals, self.molecule)
+        file = store_integrals(self.folder, integrals.one_body, integrals.two_body)
+        exact = self.pools.classical.submit(exact_energy, integrals)
+        ansatz = self._ansatz(integrals)
+        control = None
+        if self.parameters.control:
+            control = ControlRuns(self.pools.classical, file, integrals.electrons, self.parameters)
+            control.start_uniform()
+        samples = self._sample(ansatz)
+        with self.display.phase("reference"):
+            reference = exact.result()
+        matrix = samples.matrix()
+        valid = count_valid(matrix, integrals.electrons)
+        rounds = self._diagonalize(integrals, matrix, reference, control)
+        found = self._found(integrals, ansatz, samples, valid, reference, rounds)
+        write_result(self.folder, found)
+        if control is not None:
+            with self.display.phase("control") as phase:
+                phase.watch(control.finish(matrix))
+                compared = control.result(integrals.core_energy, reference)
+            found = msgspec.structs.replace(found, control=compared)
+            write_result(self.folder, found)
+        return found
+
+    @property
+    def _resource(self) -> str:
+        return self.pools.site.default
+
+    def _task(self, phase: str, task: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        with self.display.phase(phase):
+            return self.pools.classical.submit(task, *args, **kwargs).result()
+
+    def _ansatz(self, integrals: Integrals) -> Ansatz:
+        place = {"resource": self._resource, "site": self.pools.site}
+        ansatz: Ansatz = self._task(
+            "ansatz",
+            build_ansatz,
+            integrals,
+            repetitions=self.parameters.repetitions,
+            optimize=self.parameters.optimize,
+            **place,
+        )
+        return replace(
+            ansatz, circuit=self._task("transpile", transpile_ansatz, ansatz.circuit, **place)
+        )
+
+    def _sample(self, ansatz: Ansatz) -> Samples:
+        import numpy as np
+
+        shots, seed = self.parameters.shots, self.parameters.seed
+        with self.display.phase("sample"):
+            task = self.pools.quantum.submit(sample, ansatz.circuit, shots, seed, self._resource)
+            samples: Samples = task.result()
+        np.save(self.folder / "samples.npy", samples.packed)
+        return samples
+
+    def _diagonalize(
+        self,
+        integrals: Integrals,
+        matrix: "np.ndarray[Any, Any]",
+        reference: float | None,
+        control: ControlRuns | None,
+    ) -> tuple[IterationRecord, ...]:
+        def ended(record: IterationRecord) -> None:
+            self._tell(record)
+            if control is not None:
+                control.start_next(matrix)
+
+        solver = SubspaceSolver(self.pools.classical, SOLVER_OPTIONS, self.folder)
+        with self.display.phase("diagonalize") as phase:
+            rounds = Rounds(solver, integrals.core_energy, reference, phase.watch, ended)
+            run_loop(
+                (integrals.one_body, integrals.two_body),
+                integrals.electrons,
+                matrix,
+                LoopSettings.of(self.parameters),
+                rounds.solve,
+                rounds.end,
+            )
+        return tuple(rounds.records)
+
+    def _tell(self, record: IterationRecord) -> None:
+        values: dict[str, float] = {"energy_hartree": record.energy_hartree}
+        if record.error_millihartree is not None:
+            values["error_millihartree"] = record.error_millihartree
+        values["dimension"] = max(record.dimensions)
+        values["solve_seconds"] = record.solve_seconds
+        self.display.iteration(record.number, values)
+        if self.callback is not None:
+            self.callback(record)
+
+    def _found(
+        self,
+        integrals: Integrals,
+        ansatz: Ansatz,
+        samples: Samples,
+        valid: int,
+        reference: float | None,
+        rounds: tuple[IterationRecord, ...],
+    ) -> SQDResult:
+        best = min(rounds, key=lambda record: record.energy_hartree)
+        origin = samples.provenance
+        return SQDResult(
+            energy_hartree=best.energy_hartree,
+            reference_hartree=reference,
+            error_millihartree=best.error_millihartree,
+            hartree_fock_hartree=integrals.hartree_fock,
+            ccsd_hartree=ansatz.ccsd,
+            control=None,
+            shots=self.parameters.shots,
+            valid_shots=valid,
+            vendor_jobs=len({origin.vendor_job_id}),
+            qpu_seconds=origin.qpu_seconds,
+            iterations=rounds,
+            resource=origin.resource,
+            engine=self.pools.engine,
+            seed=self.parameters.seed,
+            molecule=self.molecule.name,
+            active_space=f"{self.molecule.electrons}e,{self.molecule.orbitals}o",
+            qubits=self.molecule.qubits,
+            parameters=msgspec.to_builtins(self.parameters),
+            provenance={
+                "samples": msgspec.to_builtins(origin),
+                "ccsd_converged": ansatz.ccsd_converged,
+                "versions": {
+                    "hybridflow": __version__,
+                    **{name: importlib.metadata.version(name) for name in _PACKAGES},
+                },
+            },
+        )
