@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import zmq
 from device import Device, names
@@ -56,7 +57,7 @@ from hybridflow.records import (
     Request,
     Resource,
 )
-from hybridflow.wire import array_from_bytes
+from hybridflow.wire import array_from_bytes, pack_pubs
 
 
 def request(shots: int = 1) -> Request:
@@ -154,7 +155,7 @@ from pathlib import Path
 from threading import Thread
 from hybridflow.broker.client import connect
 from hybridflow.records import PackedPub, Primitive, Request
-from hybridflow.wire import array_from_bytes
+from hybridflow.wire import array_from_bytes, pack_pubs
 
 connection = connect(sys.argv[1])
 wrong = []
@@ -230,6 +231,37 @@ def test_the_broker_itself_does_not_import_qiskit() -> None:
         "sys.exit(any(name.startswith(('qiskit', 'numpy')) for name in sys.modules))"
     )
     subprocess.run([sys.executable, "-c", program], timeout=30, check=True)
+
+
+def bell_request() -> Request:
+    from qiskit import QuantumCircuit
+    from qiskit.primitives.containers.sampler_pub import SamplerPub
+
+    circuit = QuantumCircuit(2)
+    circuit.h(0)
+    circuit.cx(0, 1)
+    circuit.measure_all()
+    pubs = pack_pubs([SamplerPub.coerce(circuit, 100)], [7])
+    return Request(id=uuid.uuid4().hex, primitive=Primitive.SAMPLER, pubs=pubs)
+
+
+def test_aer_has_a_process_of_its_own_and_may_die_there(folder: Path, connections: Any) -> None:
+    broker = BrokerProcess(Resource(name="aer", backend="aer"), {}, folder)
+    broker.start()
+    try:
+        connection = connections(broker.socket)
+        before = connection.submit(bell_request()).future.result(30)
+        (host,) = psutil.Process(broker.pid).children(recursive=True)
+        assert "qiskit" in Path(f"/proc/{host.pid}/maps").read_text()
+        host.kill()
+        after = connection.submit(bell_request()).future.result(30)
+        assert after.results == before.results
+        (host,) = psutil.Process(broker.pid).children(recursive=True)
+        assert "qiskit" not in Path(f"/proc/{broker.pid}/maps").read_text()
+        os.kill(broker.pid, signal.SIGKILL)
+        host.wait(20)
+    finally:
+        broker.kill()
 
 
 # -- the broker dies, or ends --------------------------------------------------------------------
