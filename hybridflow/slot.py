@@ -264,10 +264,6 @@ def _name_in(folder: Path, resource: str | None) -> str:
 def _embed(site: Site, name: str | None) -> Connection:
     resource = site.resource(name)
     key = msgspec.json.encode(resource)  # two sites may give one name to different resources
-    # Here, not in the broker's thread: Qiskit (2.6) crashes in every other thread once the one that
-    # first imported it has ended.
-    import qiskit  # noqa: F401
-
     from hybridflow.broker.embedded import EmbeddedBroker
 
     with _lock:

@@ -365,6 +365,55 @@ def test_a_broker_that_stays_dead_ends_the_command(place: Place) -> None:
         assert "stays dead" in said(one)
 
 
+# --- all together --------------------------------------------------------------------------------
+
+BELL = """
+import hybridflow as hf
+from qiskit import QuantumCircuit
+
+bell = QuantumCircuit(2)
+bell.h(0)
+bell.cx(0, 1)
+bell.measure_all()
+
+def counts():
+    return hf.Sampler().run([bell], shots=100).result()[0].data.meas.get_counts()
+"""
+
+
+def test_a_plain_script_samples_on_the_site_s_aer(place: Place) -> None:
+    pytest.importorskip("qiskit_aer")
+    place.site.write_text('[qpu.simulator]\nbackend = "aer"\n')
+    script = place.site.with_name("script.py")
+    script.write_text(f"{BELL}\nprint(hf.current_slot().resource, sorted(counts()))")
+    done = run(place, sys.executable, str(script))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "simulator ['00', '11']\n"
+
+
+def test_a_script_does_not_notice_that_its_broker_was_killed(place: Place) -> None:
+    script = place.site.with_name("script.py")
+    script.write_text(
+        f"{BELL}\nimport os, sys\ncounts()\nprint('sampled', flush=True)\nsys.stdin.readline()\n"
+        "print(sum(counts().values()))"
+    )
+    with subprocess.Popen(
+        through(sys.executable, str(script)),
+        env=place.environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == "sampled\n"
+        os.kill(place.brokers()[-1], signal.SIGKILL)
+        output, errors = process.communicate("\n", timeout=60)
+    assert (process.returncode, output) == (0, "100\n")
+    assert "was restarted (1 of" in errors
+
+
 # --- slots in slots ------------------------------------------------------------------------------
 
 

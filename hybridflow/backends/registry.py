@@ -1,5 +1,6 @@
 """Finds a type of backend by its name: ours and third parties', through one entry-point group."""
 
+from functools import cache
 from importlib.metadata import entry_points
 
 from hybridflow.backends.base import BackendType
@@ -15,8 +16,12 @@ def backend_names() -> list[str]:
     return sorted({point.name for point in entry_points(group=GROUP)})
 
 
+@cache
 def backend_type(name: str) -> BackendType:
     """Return the class behind a name.
+
+    Looking through what is installed takes milliseconds, and a site file is read in each call of a
+    primitive: done once for each name.
 
     Raises
     ------
