@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any, Literal
 
-from bokeh.models import BasicTicker, ColumnDataSource, PrintfTickFormatter, Range1d
+from bokeh.models import BasicTicker, ColumnDataSource, PlainText, PrintfTickFormatter, Range1d
 from bokeh.models.annotations import Span as Line
 from bokeh.plotting import figure
 
@@ -58,14 +58,17 @@ def size_figure(iterations: Sequence[Iteration]) -> figure | None:
 
 
 def control_figure(control: Control) -> figure | None:
-    """Draw the errors of both samplers: a bar for their mean and a dot for each seed."""
+    """Draw the errors of both samplers: a bar for their mean and a dot for each seed.
+
+    Returns None if one of them has no error.
+    """
     rows = {
         "ansatz": control.ansatz_error_millihartree,
         "uniform": control.uniform_error_millihartree,
     }
-    told = [error for errors in rows.values() for error in errors]
-    if not told:
+    if not all(rows.values()):
         return None
+    told = [error for errors in rows.values() for error in errors]
     plot = new_plot(
         height=_HEIGHT,
         x_range=Range1d(start=min(0.0, *told), end=1.08 * max(*told, CHEMICAL_ACCURACY)),
@@ -102,7 +105,7 @@ def _rounds(
         y_range=span,
         y_axis_type="log" if log else "linear",
         x_axis_label="iteration",
-        y_axis_label=shortened(redacted(title), 50),
+        y_axis_label=PlainText(text=shortened(redacted(title), 50)),
     )
     plot.xaxis.ticker = BasicTicker(min_interval=1)
     if log:

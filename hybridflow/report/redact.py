@@ -8,9 +8,12 @@ import re
 
 __all__ = ["redacted", "shortened"]
 
-_SECRET = re.compile(
-    r"(?i)((?:\w*(?:api[_-]?key|token|secret|passw(?:or)?d|credential|_QRMI_)\w*|authorization)"
-    r"[\"']?\s*[=:]\s*)(?:(bearer|basic)\s+)?(\"[^\"]*\"|'[^']*'|[^\s,;&]+)"
+_ASSIGNMENT = re.compile(
+    r"(?<![\w-])([\w-]+)([\"']?\s*[=:]\s*)(?:(?:bearer|basic)\s+)?(\"[^\"]*\"|'[^']*'|[^\s,;&]+)",
+    re.IGNORECASE,
+)
+_SECRET_NAME = re.compile(
+    r"api[_-]?key|token|secret|passw|credential|authorization|_QRMI_", re.IGNORECASE
 )
 _BEARER = re.compile(r"(?i)\b(bearer)\s+[\w.~+/=-]{8,}")
 _USERINFO = re.compile(r"(?<=://)[^\s/@]+@")
@@ -23,13 +26,18 @@ _LONGEST = 5000
 def redacted(text: str) -> str:
     """Return a text without folders of absolute paths, secrets and logins in URLs.
 
-    A very long text loses its end: the patterns take time that grows faster than its length.
+    A very long text loses its end.
     """
     text = shortened(text, _LONGEST)
-    text = _SECRET.sub(lambda found: f"{found[1]}{_PRIVATE}", text)
+    text = _ASSIGNMENT.sub(_without_secret, text)
     text = _BEARER.sub(lambda found: f"{found[1]} {_PRIVATE}", text)
     text = _USERINFO.sub("", text)
     return _FOLDERS.sub(f"{_ELLIPSIS}/", text)
+
+
+def _without_secret(assignment: re.Match[str]) -> str:
+    name, between, _ = assignment.groups()
+    return f"{name}{between}{_PRIVATE}" if _SECRET_NAME.search(name) else assignment[0]
 
 
 def shortened(text: str, most: int = 300) -> str:

@@ -154,11 +154,11 @@ def _many(kind: Kind, lanes: Sequence[Lane]) -> str:
 def error_words(iterations: Sequence[Iteration], name: str, limit: float) -> str:
     """Return how the error went, from the first round that told it to the last."""
     errors = [each.values[name] for each in iterations if name in each.values]
-    first, last = quantity(name, errors[0]), quantity(name, errors[-1])
-    verdict = "within" if abs(errors[-1]) <= limit else "above"
+    best = min(errors, key=abs)
     return (
-        f"Error against the exact energy: {first} in the first round, {last} in the last, which is "
-        f"{verdict} the {limit} mHa of chemical accuracy (dashed)."
+        f"Error against the exact energy: {quantity(name, errors[0])} in the first round, "
+        f"{quantity(name, errors[-1])} in the last; the best, {quantity(name, best)}, is "
+        f"{'within' if abs(best) <= limit else 'above'} chemical accuracy ({limit} mHa, dashed)."
     )
 
 
