@@ -49,7 +49,7 @@ def seconds(value: float) -> str:
     """Return a length of time as a person says it: ``12 ms``, ``3.4 s``, ``2 min 5 s``."""
     if abs(value) < 0.9995:
         return f"{value * 1000:.0f} ms"
-    if abs(value) < _MINUTE:
+    if abs(value) < _MINUTE - 0.05:
         return f"{value:.1f} s"
     whole = round(value)
     if whole < _HOUR:
