@@ -67,8 +67,9 @@ class Pools:
         Parameters
         ----------
         cancel
-            Drop the tasks that have not begun, and end classical ones that have, instead of waiting
-            for them.
+            Drop the tasks that have not begun and end classical ones that have. Quantum tasks that
+            have begun are waited for on the engine ``local``: a thread cannot be ended, and their
+            shots are under way.
         """
         self.closer(cancel)
 
