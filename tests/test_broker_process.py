@@ -14,16 +14,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import psutil
 import pytest
 import zmq
 from device import Device, names
 from device import request as named_request
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
 from hybridflow.broker import client as client_module
 from hybridflow.broker import protocol
 from hybridflow.broker.client import SocketConnection, connect
 from hybridflow.broker.core import Broker
+from hybridflow.broker.guard import process_namespace
 from hybridflow.broker.place import check_folder, check_path, lock
 from hybridflow.broker.process import BrokerProcess, socket_path
 from hybridflow.broker.protocol import (
@@ -714,6 +718,13 @@ def serve(folder: Path) -> Iterator[Callable[..., Served]]:
         served.close()
 
 
+@pytest.fixture
+def served_once(serve: Any) -> Served:
+    served: Served = serve()
+    served.peer.hello()
+    return served
+
+
 @pytest.mark.parametrize(
     "garbage",
     [
@@ -920,6 +931,57 @@ def test_a_broker_that_gives_up_ends_the_server(serve: Any, connections: Any, fo
     assert not served.thread.is_alive()
     assert served.broker.error is not None
     assert "licence" in str(served.broker.error)
+
+
+@pytest.mark.parametrize("pid", [-1, 0, 2**22 + 1, 2**40, 2**63])
+def test_a_client_with_an_impossible_pid_is_served(serve: Any, pid: int) -> None:
+    peer = serve().peer
+    peer.say(Hello(protocol.VERSION, ClientInfo(pid=pid), process_namespace()))
+    assert isinstance(peer.hear(), Welcome)
+    peer.say(Submit(named_request("a")))
+    assert isinstance(peer.hear(), Finished)
+
+
+_plain = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text()
+    | st.binary(max_size=20),
+    lambda inner: st.lists(inner, max_size=3)
+    | st.dictionaries(st.text() | st.integers(0, 9), inner, max_size=3),
+    max_leaves=8,
+)  # fmt: skip
+_number = st.just(1) | st.integers(-(2**63), 2**64 - 1) | st.none()
+
+
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@example({"level": {1: 2}}, (1, None, 1), None, Primitive.SAMPLER, 1)
+@given(
+    options=st.dictionaries(st.sampled_from(["level", "speed"]), _plain, max_size=2),
+    numbers=st.tuples(_number, _number, _number),
+    precision=st.none() | st.floats(),
+    primitive=st.sampled_from(Primitive),
+    cut=st.integers(0, 30),
+)
+def test_no_message_ends_the_server(
+    served_once: Served,
+    options: dict[str, Any],
+    numbers: tuple[int | None, int | None, int | None],
+    precision: float | None,
+    primitive: Primitive,
+    cut: int,
+) -> None:
+    shots, seed, circuits = numbers
+    pub: dict[str, Any] = {"circuit": b"a", "shots": shots, "seed": seed}
+    pub |= {"precision": precision, "observables": b"[]", "circuits": circuits}
+    request = {"id": uuid.uuid4().hex, "primitive": primitive, "pubs": [pub], "options": options}
+    data = msgspec.msgpack.encode({"type": "Submit", "request": request})
+    peer = served_once.peer
+    peer.say(data if cut else data[:-1])
+    answer = peer.hear()
+    assert isinstance(answer, Finished | Failed)
+    assert isinstance(answer, Finished) or answer.error.kind != "InternalError"
+    assert served_once.thread.is_alive()
 
 
 def test_frames_of_a_pipe_may_come_in_pieces() -> None:

@@ -96,11 +96,21 @@ def compatibility(request: Request, capabilities: Capabilities) -> Hashable:
 
     A request with a seed stands alone where the backend cannot promise that it gives the same
     counts wherever it stands.
+
+    Raises
+    ------
+    RequestError
+        If the options hold something that is no plain value.
     """
     seeded = any(pub.seed is not None for pub in request.pubs)
     if seeded and not capabilities.seeds:
         return object()
-    return request.primitive, _canonical.encode(request.options)
+    try:
+        return request.primitive, _canonical.encode(request.options)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise RequestError(
+            f"the options of request {request.id} are not plain values: {error}"
+        ) from error
 
 
 def merge(requests: Sequence[Request]) -> Batch:

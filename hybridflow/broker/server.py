@@ -141,6 +141,8 @@ class Server:
         self._socket.set_hwm(0)
         self._socket.set(zmq.ROUTER_MANDATORY, 1)
         self._socket.set(zmq.ROUTER_HANDOVER, 1)
+        # The folder keeps others out; this does so once more, whatever becomes of its mode.
+        self._socket.set(zmq.IPC_FILTER_UID, os.geteuid())
         # Ours is answered, twice as much ends the connection before it is in memory.
         self._socket.set(zmq.MAXMSGSIZE, 2 * self._max_message_bytes)
         self._path.unlink(missing_ok=True)
@@ -190,7 +192,6 @@ class Server:
         for pidfd in self._watched:
             os.close(pidfd)
         self._processes.close()
-        self._wake.close()
 
     # -- from clients -----------------------------------------------------------------------------
 
@@ -205,6 +206,10 @@ class Server:
                 self._handle(identity, self._read(parts))
             except HybridflowError as error:
                 _log.warning("a message of client %s was refused: %s", identity.hex(), error)
+                self._send(identity, protocol.encode(Failed(None, ErrorRecord.of(error))))
+            except Exception as error:
+                # A bug of ours, which one client has found, must not end it for all.
+                _log.exception("a message of client %s could not be handled", identity.hex())
                 self._send(identity, protocol.encode(Failed(None, ErrorRecord.of(error))))
 
     def _read(self, parts: list[bytes]) -> protocol.FromClient:
@@ -264,7 +269,9 @@ class Server:
         deliver = functools.partial(self._deliver, identity, request.id)
         try:
             client.requests[request.id] = self._broker.submit(request, deliver)
-        except HybridflowError as error:
+        except Exception as error:
+            if not isinstance(error, HybridflowError):
+                _log.exception("request %s could not be taken", request.id)
             # Nothing was begun: it may be submitted again, and is not kept.
             self._send(identity, protocol.encode(Failed(request.id, ErrorRecord.of(error))))
 
@@ -321,7 +328,7 @@ class Server:
             return
         try:
             client.pidfd = os.pidfd_open(hello.client.pid)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, OverflowError) as error:
             _log.info("client %s cannot be watched: %s", identity.hex(), error)
             return
         self._watched[client.pidfd] = identity

@@ -27,6 +27,6 @@ class Wake:
         os.eventfd_read(self._descriptor)
         self._signalled = False
 
-    def close(self) -> None:
-        """Give the descriptor back; the object must not be used any more."""
+    def __del__(self) -> None:
+        # Not earlier: another thread that holds this object may still signal.
         os.close(self._descriptor)
