@@ -1,8 +1,20 @@
-"""Public helpers for tests, ours and other people's: a fake QPU.
+"""Public helpers for tests, ours and other people's: a fake QPU, a conformance suite.
 
-``FakeQPU`` is a backend (type ``fake``) with injectable faults and timing.
+``FakeQPU`` is a backend (type ``fake``) with injectable faults and timing; ``check_backend`` runs
+the conformance suite of :mod:`hybridflow.backends.base` over any backend.
 """
+
+from typing import Any
 
 from hybridflow.testing.fake_qpu import FakeOptions, FakeQPU
 
-__all__ = ["FakeOptions", "FakeQPU"]
+__all__ = ["FakeOptions", "FakeQPU", "check_backend"]
+
+
+def __getattr__(name: str) -> Any:
+    # The suite needs Qiskit and NumPy; the fake, in its mode `null`, must start without them.
+    if name == "check_backend":
+        from hybridflow.testing.check import check_backend
+
+        return check_backend
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -127,6 +127,11 @@ class Engine:
         self._noise = CheapNoise.of(options)
         self._random = np.random.default_rng(options.seed)
 
+    @property
+    def exact(self) -> bool:
+        """Whether expectation values can be had without sampling."""
+        return not self._options.has_device_noise
+
     # Sampling
 
     def sample(

@@ -23,7 +23,7 @@ from hybridflow import wire
 from hybridflow.backends.aer.bits import Bits, unpack
 from hybridflow.backends.aer.engine import Engine, Evaluation, Floats, Sampling
 from hybridflow.backends.aer.plan import Plan, make_plan
-from hybridflow.errors import CircuitError
+from hybridflow.errors import CircuitError, RequestError
 from hybridflow.records import Batch, PackedPub, PackedResult, Primitive
 
 if TYPE_CHECKING:
@@ -191,6 +191,11 @@ def _evaluate(
     stop: threading.Event,
     results: dict[int, PackedResult],
 ) -> None:
+    if chosen and not engine.exact:
+        raise RequestError(
+            "precision 0 asks for exact values, and a device's noise is only sampled here: ask for "
+            "a precision above 0"
+        )
     places = [(number, group) for number in chosen for group in pubs[number].groups()]
     evaluations = []
     for number, group in places:
