@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from hybridflow.broker.batching import shares
 from hybridflow.broker.core import Broker
-from hybridflow.broker.dispatch import Limits
+from hybridflow.broker.work import Limits
 from hybridflow.errors import (
     AcquireError,
     BackendLostError,
@@ -39,6 +39,7 @@ from hybridflow.records import (
     Batch,
     ClientInfo,
     JobState,
+    JobStatus,
     PackedPub,
     Primitive,
     Reply,
@@ -477,6 +478,22 @@ def test_a_backend_that_does_not_come_back_ends_the_broker(open_desk: Any) -> No
         desk.submit(request("a"))
 
 
+def test_nobody_waits_for_ever_whatever_the_backend_does(open_desk: Any) -> None:
+    desk = open_desk()
+    desk.hold()
+    waiting = desk.submit(request("a", level=1))
+
+    def status(job_id: str, *, wait: float = 0.0) -> JobStatus:
+        raise SystemExit("a vendor's package wants to end the process")
+
+    desk.device.status = status
+    running = desk.submit(request("b"))
+    for one in (waiting, running):
+        with pytest.raises(InternalError, match="wants to end"):
+            one.result(10)
+    assert desk.broker.join(10)
+
+
 # -- life --------------------------------------------------------------------------------------
 
 
@@ -564,7 +581,7 @@ def test_an_unknown_cost_does_not_hold_back_the_result(open_desk: Any) -> None:
     desk = open_desk()
 
     def usage(job_id: str) -> Usage:
-        raise ResourceError("no such figure")
+        raise KeyError("no such figure")
 
     desk.device.usage = usage
     reply = desk.submit(request("a")).result(10)

@@ -9,8 +9,9 @@ from concurrent.futures import Future
 
 from hybridflow.backends.base import Backend
 from hybridflow.broker.batching import check, compatibility
-from hybridflow.broker.dispatch import Dispatcher, Limits
+from hybridflow.broker.dispatch import Dispatcher
 from hybridflow.broker.queue import Deliver, Entry, Queue
+from hybridflow.broker.work import Limits
 from hybridflow.errors import BrokerLostError, HybridflowError
 from hybridflow.events import EventLog, event_log
 from hybridflow.records import Description, Request, Resource

@@ -21,11 +21,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import TypeVar
 
-import msgspec
-
 from hybridflow.backends.base import Backend
 from hybridflow.broker.batching import cut, merge, shares
-from hybridflow.broker.queue import Entry, Queue
+from hybridflow.broker.queue import Queue
+from hybridflow.broker.work import Limits, VendorJob, Work
 from hybridflow.errors import (
     BackendLostError,
     BrokerLostError,
@@ -55,66 +54,10 @@ from hybridflow.records import (
     Usage,
 )
 
-__all__ = ["Dispatcher", "Limits"]
+__all__ = ["Dispatcher"]
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
-
-
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """Bounds of a broker.
-
-    Attributes
-    ----------
-    queue_bytes
-        Payload that may be under way at a time.
-    batch_bytes
-        Payload of one batch; a larger request goes alone.
-    attempts
-        How often a lost backend is acquired again, and a vendor that does not answer is asked.
-    backoff_seconds
-        Pause before the second attempt; it doubles from one to the next.
-    poll_seconds
-        Least and most time between two looks at a vendor job; in between, 2 % of its age.
-    """
-
-    queue_bytes: int = 512 * 2**20
-    batch_bytes: int = 64 * 2**20
-    attempts: int = 5
-    backoff_seconds: float = 0.1
-    poll_seconds: tuple[float, float] = (0.002, 1.0)
-
-
-class _Work:
-    # Requests that go out together. `losses`: how often the backend was lost under them.
-    __slots__ = ("entries", "losses")
-
-    def __init__(self, entries: list[Entry], losses: int = 0) -> None:
-        self.entries = entries
-        self.losses = losses
-
-    def halves(self) -> "list[_Work]":
-        middle = len(self.entries) // 2
-        return [
-            _Work(self.entries[:middle], self.losses),
-            _Work(self.entries[middle:], self.losses),
-        ]
-
-
-class _VendorJob:
-    # Work that was given to the backend; `id` is None while the vendor's id is not known.
-    __slots__ = ("id", "started", "stopped", "tag", "work")
-
-    def __init__(self, work: _Work) -> None:
-        self.work = work
-        self.tag = uuid.uuid4().hex
-        self.id: str | None = None
-        self.started = time.monotonic()
-        self.stopped = False
-
-    @property
-    def age(self) -> float:
-        return time.monotonic() - self.started
 
 
 class Dispatcher:
@@ -160,8 +103,8 @@ class Dispatcher:
         self._limits = limits
         self._events = log
         self._on_end = on_end
-        self._again: deque[_Work] = deque()
-        self._running: list[_VendorJob] = []
+        self._again: deque[Work] = deque()
+        self._running: list[VendorJob] = []
         self._calibration = ""
 
     # -- life ----------------------------------------------------------------------------------
@@ -184,7 +127,7 @@ class Dispatcher:
         self.ready.set_result(description)
         try:
             self._serve()
-        except Exception as error:
+        except BaseException as error:
             if not isinstance(error, HybridflowError):
                 _log.exception("the broker of %r failed", self._resource.name)
             self.error = _ours(error)
@@ -226,10 +169,7 @@ class Dispatcher:
         for job in self._running:
             self._stop(job)
             self._book(job, str(error))
-            self._queue.fail(job.work.entries, error)
-        for work in self._again:
-            self._queue.fail(work.entries, error)
-        self._queue.fail_waiting(error)
+        self._queue.fail_all(error)
         self._release()
 
     def _release(self) -> None:
@@ -255,17 +195,17 @@ class Dispatcher:
         alone = self._capabilities.simulator and any(work.losses for work in suspects)
         return len(self._running) < (1 if alone else self._lanes)
 
-    def _next_work(self) -> _Work | None:
+    def _next_work(self) -> Work | None:
         while self._again:
             work = self._again.popleft()
-            work.entries = _wanted(work)
+            work.entries = work.wanted
             if work.entries:
                 return work
         taken = self._queue.take(self._capabilities.max_pubs, self._limits.batch_bytes)
-        return _Work(taken) if taken else None
+        return Work(taken) if taken else None
 
-    def _start(self, work: _Work) -> None:
-        job = _VendorJob(work)
+    def _start(self, work: Work) -> None:
+        job = VendorJob(work)
         batch = merge([entry.request for entry in work.entries])
         try:
             job.id = self._backend.start(batch, tag=job.tag)
@@ -295,7 +235,7 @@ class Dispatcher:
         began, patience = time.monotonic(), self._patience()
         ended = False
         for job in list(self._running):
-            if not job.stopped and not _wanted(job.work):
+            if not job.stopped and not job.work.wanted:
                 self._stop(job)
             try:
                 status = self._ask(self._status, job, patience / len(self._running))
@@ -307,7 +247,8 @@ class Dispatcher:
                 self._recover(error, [] if job in self._running else [job])
                 return
             except Exception as error:
-                self._running.remove(job)
+                if job in self._running:
+                    self._running.remove(job)
                 self._book(job, str(error))
                 self._fail(job, _ours(error), may_repeat=self._capabilities.simulator)
                 return
@@ -320,11 +261,11 @@ class Dispatcher:
         least, most = self._limits.poll_seconds
         return min(most, max(least, 0.02 * min(job.age for job in self._running)))
 
-    def _status(self, job: _VendorJob, wait: float) -> JobStatus:
+    def _status(self, job: VendorJob, wait: float) -> JobStatus:
         assert job.id is not None
         return self._backend.status(job.id, wait=wait)
 
-    def _end(self, job: _VendorJob, status: JobStatus) -> None:
+    def _end(self, job: VendorJob, status: JobStatus) -> None:
         run_seconds = job.age
         assert job.id is not None
         if status.state is not JobState.DONE:
@@ -348,7 +289,7 @@ class Dispatcher:
             return
         self._deliver(job, results, self._book(job), run_seconds)
 
-    def _reason(self, job: _VendorJob, status: JobStatus) -> HybridflowError:
+    def _reason(self, job: VendorJob, status: JobStatus) -> HybridflowError:
         assert job.id is not None
         if status.state is JobState.FAILED:
             try:
@@ -368,7 +309,7 @@ class Dispatcher:
             vendor_job_id=job.id,
         )
 
-    def _check_results(self, job: _VendorJob, results: Sequence[PackedResult]) -> None:
+    def _check_results(self, job: VendorJob, results: Sequence[PackedResult]) -> None:
         pubs = sum(len(entry.request.pubs) for entry in job.work.entries)
         if len(results) != pubs:
             raise InternalError(
@@ -379,7 +320,7 @@ class Dispatcher:
             )
 
     def _deliver(
-        self, job: _VendorJob, results: Sequence[PackedResult], usage: Usage, run_seconds: float
+        self, job: VendorJob, results: Sequence[PackedResult], usage: Usage, run_seconds: float
     ) -> None:
         entries = job.work.entries
         requests = [entry.request for entry in entries]
@@ -401,13 +342,13 @@ class Dispatcher:
             )
             self._queue.settle(entry, Reply(results=part, provenance=provenance))
 
-    def _book(self, job: _VendorJob, error: str = "") -> Usage:
+    def _book(self, job: VendorJob, error: str = "") -> Usage:
         usage = Usage()
         if job.id is None:
             return usage
         try:
             usage = self._backend.usage(job.id)
-        except HybridflowError as unknown:
+        except Exception as unknown:
             # The results are there and paid for: they are delivered with a cost of 0, and said so.
             _log.warning("the usage of vendor job %s is not known: %s", job.id, unknown)
         self._emit(
@@ -424,19 +365,20 @@ class Dispatcher:
 
     # -- faults --------------------------------------------------------------------------------
 
-    def _fail(self, job: _VendorJob, error: HybridflowError, *, may_repeat: bool) -> None:
+    def _fail(self, job: VendorJob, error: HybridflowError, *, may_repeat: bool) -> None:
         # One bad PUB must fail its own request alone.
         if may_repeat and not error.transient and len(job.work.entries) > 1:
             self._again.extend(job.work.halves())
         else:
             self._queue.fail(job.work.entries, error)
 
-    def _stop(self, job: _VendorJob) -> None:
+    def _stop(self, job: VendorJob) -> None:
         job.stopped = True
         assert job.id is not None
         try:
             self._backend.stop(job.id)
-        except ResourceError as error:
+        except Exception as error:
+            # It ends by itself, then; the requests that wanted it have their outcome.
             _log.warning("vendor job %s could not be stopped: %s", job.id, error)
 
     def _ask(self, question: Callable[..., _T], *arguments: object) -> _T:
@@ -458,7 +400,7 @@ class Dispatcher:
         while (rest := until - time.monotonic()) > 0 and not self._queue.overdue:
             self._queue.wait(rest, arrivals=False)
 
-    def _recover(self, error: BackendLostError, interrupted: list[_VendorJob]) -> None:
+    def _recover(self, error: BackendLostError, interrupted: list[VendorJob]) -> None:
         _log.warning("the backend of %r was lost: %s", self._resource.name, error)
         jobs, self._running = self._running + interrupted, []
         for job in jobs:
@@ -466,7 +408,7 @@ class Dispatcher:
         if not self._finished():
             self._acquire_again(error)
 
-    def _save(self, job: _VendorJob, error: BackendLostError) -> None:
+    def _save(self, job: VendorJob, error: BackendLostError) -> None:
         # Decides what becomes of a vendor job whose backend is gone, without paying twice for it.
         # A ledger and `find(tag)` will settle here what is uncertain now.
         can = self._capabilities
@@ -504,10 +446,6 @@ class Dispatcher:
         except OSError as error:
             # A full disk must cost the record of a vendor job, not its result.
             _log.warning("an event could not be written: %s", error)
-
-
-def _wanted(work: _Work) -> list[Entry]:
-    return [entry for entry in work.entries if not entry.state.final]
 
 
 def _ours(error: BaseException) -> HybridflowError:

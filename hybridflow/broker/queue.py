@@ -81,6 +81,7 @@ class Queue:
         self._changed = threading.Condition()
         self._waiting: OrderedDict[Entry, None] = OrderedDict()
         self._groups: dict[Hashable, OrderedDict[Entry, None]] = {}
+        self._running: set[Entry] = set()
         self._stirred = False
         self._closed: HybridflowError | None = None
         self._deadline = math.inf
@@ -139,6 +140,7 @@ class Queue:
             for entry in taken:
                 self._remove(entry)
                 entry.state = JobState.RUNNING
+            self._running.update(taken)
             return taken
 
     def _remove(self, entry: Entry) -> None:
@@ -155,6 +157,7 @@ class Queue:
                 return False
             if entry.state is JobState.QUEUED:
                 self._remove(entry)
+            self._running.discard(entry)
             entry.state = _state_after(outcome)
             self._bytes -= entry.size
             if entry.state is JobState.CANCELLED:
@@ -176,11 +179,11 @@ class Queue:
         for entry in entries:
             self.settle(entry, copy_of(error))
 
-    def fail_waiting(self, error: HybridflowError) -> None:
-        """Settle all requests that still wait with an error."""
+    def fail_all(self, error: HybridflowError) -> None:
+        """Settle everything that is under way with an error."""
         with self._changed:
-            waiting = list(self._waiting)
-        self.fail(waiting, error)
+            under_way = [*self._running, *self._waiting]
+        self.fail(under_way, error)
 
     def wait(self, timeout: float, *, arrivals: bool) -> None:
         """Wait until a request was cancelled, the queue was closed or, if asked for, one waits."""
