@@ -257,8 +257,8 @@ class _Reaper:
         poller.register(signals, select.POLLIN)
         while True:
             ready = {descriptor for descriptor, _ in poller.poll()}
-            if signals in ready:
-                self._felt |= dict.fromkeys(drained(signals), time.monotonic())
+            # Always: a signal may come between the poll's look at its pipe and its return.
+            self._felt |= dict.fromkeys(drained(signals), time.monotonic())
             if self._control in ready:
                 orders = _received(self._control)
                 if not orders:

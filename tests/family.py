@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 PATIENCE_SECONDS = 30.0
@@ -59,7 +59,8 @@ class Family:
     def watch(self, word: str, pid: int) -> None:
         """Add a process that was found in another way."""
         self.members[word] = pid
-        self._handles[word] = os.pidfd_open(pid)
+        with suppress(ProcessLookupError):  # it may have said its last word
+            self._handles[word] = os.pidfd_open(pid)
 
     def kill(self, word: str, number: int = signal.SIGKILL) -> None:
         """Send a signal to one process."""
@@ -68,7 +69,8 @@ class Family:
     def wait_gone(self, *words: str) -> None:
         """Wait until processes have ended: those named, or all that there are."""
         for word in words or self._handles:
-            assert readable(self._handles[word]), f"{word} lives on"
+            handle = self._handles.get(word)
+            assert handle is None or readable(handle), f"{word} lives on"
         if not words:
             while self._read():
                 pass
