@@ -142,6 +142,8 @@ class _Host:
                 backend.acquire()
             case channel.Release():
                 backend.release()
+                for job_id in sorted(self._watched):
+                    self._report(job_id)  # before the answer, after which nobody listens
             case channel.Target():
                 return channel.Answer(call=call, target=backend.target())
             case channel.Metadata():

@@ -1,6 +1,8 @@
 """``check_backend``: the conformance suite of backends, as one function for anybody's tests."""
 
-from collections.abc import Callable
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
 
 from hybridflow.backends.base import Backend
 from hybridflow.errors import HybridflowError
@@ -43,15 +45,12 @@ def check_backend(
     """
     _check_life(make, fidelity, timeout_seconds)
     backend = _made(make)
-    with typed("acquire()"):
-        backend.acquire()
-    try:
+    with _let_go(backend):
+        _acquire(backend)
         subject = Subject(backend, timeout_seconds, fidelity)
         for primitive, check in CHECKS:
             if primitive is None or subject.supports(primitive):
-                _run(check.__name__, lambda check=check: check(subject))  # type: ignore[misc]
-    finally:
-        backend.release()
+                _run(check.__name__, functools.partial(check, subject))
 
 
 def _run(name: str, check: Callable[[], None]) -> None:
@@ -80,26 +79,43 @@ def _missing(backend: object) -> set[str]:
     return {name for name in wanted if not hasattr(backend, name)}
 
 
+@contextlib.contextmanager
+def _let_go(backend: Backend) -> Iterator[None]:
+    """Release a backend at the end; after a failed check, whatever that gives."""
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(Exception):  # what failed first is what has to be read
+            backend.release()
+        raise
+    _run("release", functools.partial(_release, backend))
+
+
+def _acquire(backend: Backend) -> None:
+    with typed("acquire()"):
+        backend.acquire()
+
+
+def _release(backend: Backend) -> None:
+    with typed("release()"):
+        backend.release()
+
+
 def _check_life(make: Callable[[], Backend], fidelity: float, timeout_seconds: float) -> None:
     """Check that a backend can be opened and closed, twice, and again."""
     backend = _made(make)
     subject = Subject(backend, timeout_seconds, fidelity)
-    try:
+    with _let_go(backend):
         with typed("capabilities before acquire()"):
             _ = backend.capabilities
-        with typed("release() before acquire()"):
-            backend.release()
+        _run("release before acquire", functools.partial(_release, backend))
         for _ in range(2):
-            with typed("acquire()"):
-                backend.acquire()
-                backend.acquire()
-            _run("acquire and release", lambda: lanes_are_there(subject))
-            with typed("release()"):
-                backend.release()
-                backend.release()
-        _run("release", lambda: _check_closed(subject))
-    finally:
-        backend.release()
+            _run("acquire", functools.partial(_acquire, backend))
+            _run("acquire again", functools.partial(_acquire, backend))
+            _run("jobs after acquire", functools.partial(lanes_are_there, subject))
+            _run("release", functools.partial(_release, backend))
+            _run("release again", functools.partial(_release, backend))
+        _run("start after release", functools.partial(_check_closed, subject))
 
 
 def _check_closed(subject: Subject) -> None:

@@ -68,7 +68,7 @@ def _registers() -> "QuantumCircuit":
         ClassicalRegister(1, "second"),
         name="registers",
     )
-    circuit.x(0)
+    circuit.x(1)
     circuit.x(2)
     circuit.measure([0, 1, 2], [0, 1, 2])
     return circuit
@@ -171,7 +171,7 @@ def sampler_keeps_registers(subject: Subject) -> None:
     assert names == ["first", "second"], (
         f"the circuit has the registers first and second; the result has {names}"
     )
-    _assert_share(subject, answer.data[0].first, 0b01, "register `first`, X on its first qubit")
+    _assert_share(subject, answer.data[0].first, 0b10, "register `first`, X on its second qubit")
     _assert_share(subject, answer.data[0].second, 0b1, "register `second`, X on its qubit")
 
 
