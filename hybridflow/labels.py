@@ -47,6 +47,8 @@ def _number(unit: str, value: float) -> str:
 
 def seconds(value: float) -> str:
     """Return a length of time as a person says it: ``12 ms``, ``3.4 s``, ``2 min 5 s``."""
+    if 0 < abs(value) < 0.00995:
+        return f"{value * 1000:.1f} ms"
     if abs(value) < 0.9995:
         return f"{value * 1000:.0f} ms"
     if abs(value) < _MINUTE - 0.05:

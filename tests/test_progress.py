@@ -27,7 +27,7 @@ from hybridflow.labels import label, quantity, seconds
 from hybridflow.progress import Display
 
 VALUES = {"energy_hartree": -75.8680832, "error_millihartree": 0.768, "dimension": 10000}
-SECONDS = re.compile(r"\d+ ms")
+SECONDS = re.compile(r"[\d.]+ ms")
 
 
 def work(display: Display) -> None:
@@ -214,6 +214,9 @@ def test_figures_for_people(name: str, value: float, expected: tuple[str, str]) 
     ("value", "expected"),
     [
         (0.0, "0 ms"),
+        (0.00019, "0.2 ms"),
+        (0.0099, "9.9 ms"),
+        (0.00996, "10 ms"),
         (0.9994, "999 ms"),
         (0.9996, "1.0 s"),
         (59.96, "1 min 0 s"),

@@ -458,11 +458,19 @@ def test_a_failed_run_says_why(tmp_path: Path) -> None:
     assert "The run failed: VendorJobError: no" in text
 
 
-@pytest.mark.parametrize("result", ["{", "[]", '{"energy_hartree": "low"}', "\udcff"])
+@pytest.mark.parametrize("result", ["{", "[]", "", "\udcff"])
 def test_a_result_that_cannot_be_read_is_told(tmp_path: Path, result: str) -> None:
     folder = write_run(tmp_path / "run", run_events())
     (folder / "result.json").write_bytes(result.encode("utf-8", "surrogateescape"))
     assert "result.json cannot be read" in text_of(write_report(folder))
+
+
+def test_a_figure_that_cannot_be_read_leaves_the_others(tmp_path: Path) -> None:
+    result = {**RESULT, "shots": "many", "control": {"max_dim": 3}}
+    text = text_of(write_report(write_run(tmp_path / "run", run_events(), result)))
+    assert "In result.json, `shots` cannot be read" in text
+    assert "In result.json, `control` cannot be read" in text
+    assert "0.768 mHa" in text
 
 
 def test_a_result_without_exact_energy(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from hybridflow.errors import InputError, MissingExtraError
 from hybridflow.events import read_events
+from hybridflow.report.result import FILE as RESULT
 from hybridflow.report.result import read_result
 from hybridflow.report.timeline import timeline
 
@@ -52,14 +53,14 @@ def write_report(folder: str | os.PathLike[str]) -> Path:
         raise InputError(f"there is no folder {place}: name the folder of a run")
     damaged: Counter[str] = Counter()
     events = read_events(place, on_damage=lambda file, _: damaged.update([file.name]))
-    result, fault = read_result(place)
-    if not (events or damaged or result or fault or any(place.glob("events-*.jsonl"))):
+    result, faults = read_result(place)
+    if not ((place / RESULT).exists() or any(place.glob("events-*.jsonl"))):
         raise InputError(f"{place} holds neither events nor a result: name the folder of a run")
     damage = [
         f"In {name}, {lines} line{'' if lines == 1 else 's'} cannot be read: left out here."
         for name, lines in damaged.items()
     ]
-    html = page(place.name, timeline(events), result, [*damage, fault] if fault else damage)
+    html = page(place.name, timeline(events), result, [*damage, *faults])
     return _replace(place / FILE, html)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any, Literal
 
-from bokeh.models import BasicTicker, ColumnDataSource, PlainText, PrintfTickFormatter, Range1d
+from bokeh.models import BasicTicker, ColumnDataSource, NumeralTickFormatter, PlainText, Range1d
 from bokeh.models.annotations import Span as Line
 from bokeh.plotting import figure
 
@@ -14,7 +14,7 @@ from hybridflow.report.redact import redacted, shortened
 from hybridflow.report.result import Control
 from hybridflow.report.style import BLUE, FONT, GREY, INK, STYLES, add_tooltip, new_plot, padded
 
-__all__ = ["CHEMICAL_ACCURACY", "control_figure", "error_figure", "size_figure"]
+__all__ = ["CHEMICAL_ACCURACY", "control_figure", "counts", "error_figure", "size_figure"]
 
 CHEMICAL_ACCURACY = 1.6
 """Error in millihartree below which an energy is good enough for chemistry."""
@@ -48,13 +48,18 @@ def size_figure(iterations: Sequence[Iteration]) -> figure | None:
 
     Returns None if nothing was counted, or only negative numbers.
     """
-    names = list(dict.fromkeys(name for each in iterations for name in each.values))
-    counts = [name for name in names if label(name) == name.replace("_", " ")][: len(_LOOKS)]
-    told = [each.values[name] for each in iterations for name in counts if name in each.values]
+    names = counts(iterations)
+    told = [each.values[name] for each in iterations for name in names if name in each.values]
     if not told or min(told) < 0:
         return None
     wide = min(told) > 0 and max(told) > _WIDE * min(told)
-    return _rounds(iterations, counts, ", ".join(label(name) for name in counts), log=wide)
+    return _rounds(iterations, names, ", ".join(label(name) for name in names), log=wide)
+
+
+def counts(iterations: Sequence[Iteration]) -> list[str]:
+    """Return the names of the figures without a unit; a picture has room for the first four."""
+    names = dict.fromkeys(name for each in iterations for name in each.values)
+    return [name for name in names if label(name) == name.replace("_", " ")][: len(_LOOKS)]
 
 
 def control_figure(control: Control) -> figure | None:
@@ -108,8 +113,7 @@ def _rounds(
         y_axis_label=PlainText(text=shortened(redacted(title), 50)),
     )
     plot.xaxis.ticker = BasicTicker(min_interval=1)
-    if log:
-        plot.yaxis.formatter = PrintfTickFormatter(format="%g")
+    plot.yaxis.formatter = NumeralTickFormatter(format="0,0.[000000]")
     for name, look in zip(names, _LOOKS, strict=False):
         _draw_rounds(plot, iterations, name, look, legend=len(names) > 1)
     for legend in plot.legend:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from bokeh.core.properties import value
-from bokeh.models import ColumnDataSource, FixedTicker, PlainText, Range1d
+from bokeh.models import ColumnDataSource, CustomJS, FixedTicker, PlainText, Range1d
 from bokeh.plotting import figure
 
 from hybridflow.labels import quantity, seconds
@@ -19,8 +19,18 @@ _PIXELS_A_LANE = 26
 _TALLEST_PIXELS = 1100
 _PHASE_ROW = 0.95
 _GAP = 0.3
-_CHARACTERS_ACROSS = 140
 _PLACE_NAMES_SHOWN = 4
+_FIT_NAMES = """
+const {left, right, x, text, alpha} = source.data;
+const {start, end} = plot.x_range;
+for (let i = 0; i < x.length; i++) {
+  const first = Math.max(left[i], start), last = Math.min(right[i], end);
+  x[i] = (first + last) / 2;
+  const pixels = (last - first) / (end - start) * plot.inner_width;
+  alpha[i] = 7 * text[i].length + 6 < pixels ? 1 : 0;
+}
+source.change.emit();
+"""
 _CELL_STYLE = {Kind.QPU: "job", Kind.QUANTUM: "on QPU", Kind.CLASSICAL: "classical"}
 
 
@@ -92,33 +102,56 @@ class _Boxes:
         )
 
 
+class _Names:
+    """Names that stand inside boxes: where a box, or what can be seen of it, is long enough."""
+
+    def __init__(self, scale: TimeScale) -> None:
+        self._scale = scale
+        self._columns: dict[str, list[Any]] = {
+            name: [] for name in ("left", "right", "x", "y", "text", "alpha")
+        }
+
+    def add(self, times: tuple[float, float], place: tuple[float, float], name: str) -> None:
+        """Add a name to the box over `times` (seconds), from the top to the bottom of `place`."""
+        left, right = (self._scale(time) for time in times)
+        row = (left, right, (left + right) / 2, sum(place) / 2, name, 0.0)
+        for column, cell in zip(self._columns.values(), row, strict=True):
+            column.append(cell)
+
+    def draw(self, plot: figure) -> None:
+        """Write them, anew whenever the view changes."""
+        source = ColumnDataSource(self._columns)
+        plot.text(
+            "x",
+            "y",
+            "text",
+            source=source,
+            text_alpha="alpha",
+            text_align="center",
+            text_baseline="middle",
+            text_font=value(FONT),
+            text_font_size="12px",
+            text_color=INK,
+        )
+        fit = CustomJS(args={"source": source, "plot": plot}, code=_FIT_NAMES)
+        plot.js_on_change("inner_width", fit)
+        plot.x_range.js_on_change("start", fit)
+        plot.x_range.js_on_change("end", fit)
+
+
 def _draw_phases(
     plot: figure, phases: Sequence[Phase], rows: Sequence[int], scale: TimeScale
 ) -> None:
-    boxes = _Boxes(scale)
-    names: dict[str, list[Any]] = {"x": [], "y": [], "name": []}
+    boxes, names = _Boxes(scale), _Names(scale)
     for phase, row in zip(phases, rows, strict=True):
         bottom = -_GAP - row * _PHASE_ROW
-        top = bottom - _PHASE_ROW + 0.08
+        place = (bottom - _PHASE_ROW + 0.08, bottom)
         name = redacted(phase.name)
-        boxes.add((phase.start, phase.end), (top, bottom), name, f"phase\n{_when(phase)}")
-        if len(name) < _CHARACTERS_ACROSS * phase.seconds / (scale.total or 1.0):
-            names["x"].append(scale((phase.start + phase.end) / 2))
-            names["y"].append((top + bottom) / 2)
-            names["name"].append(name)
+        boxes.add((phase.start, phase.end), place, name, f"phase\n{_when(phase)}")
+        names.add((phase.start, phase.end), place, name)
     bands = boxes.draw(plot, "classical", fill_color=BAND, line_color="white", hatch_pattern=None)
     add_tooltip(plot, bands)
-    plot.text(
-        "x",
-        "y",
-        "name",
-        source=ColumnDataSource(names),
-        text_align="center",
-        text_baseline="middle",
-        text_font=value(FONT),
-        text_font_size="12px",
-        text_color=INK,
-    )
+    names.draw(plot)
 
 
 def _draw_cells(plot: figure, cells: Iterable[Cell], scale: TimeScale) -> None:
@@ -145,6 +178,7 @@ def _draw_cells(plot: figure, cells: Iterable[Cell], scale: TimeScale) -> None:
 
 def _draw_bars(plot: figure, bars: Iterable[Bar], scale: TimeScale) -> None:
     boxes = {style: _Boxes(scale) for style in STYLES}
+    names = _Names(scale)
     for bar in bars:
         item = bar.item
         height = bar.bottom - bar.top
@@ -152,11 +186,13 @@ def _draw_bars(plot: figure, bars: Iterable[Bar], scale: TimeScale) -> None:
         title, text = _job_text(item) if isinstance(item, VendorJob) else _task_text(item)
         boxes[_style(bar)].add((item.start, bar.until), place, title, text)
         if isinstance(item, Task) and item.state is State.ENDED:
+            names.add((item.start, bar.until), place, title)
             for times in item.on_qpu:
                 boxes["on QPU"].add(times, place)
     drawn = {style: box.draw(plot, style) for style, box in boxes.items() if box}
     # Parts of a quantum task lie above it and would hide its tooltip.
     add_tooltip(plot, *(quads for style, quads in drawn.items() if style != "on QPU"))
+    names.draw(plot)
 
 
 def _style(bar: Bar) -> str:

@@ -17,7 +17,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from hybridflow.labels import quantity, seconds
-from hybridflow.report.curves import CHEMICAL_ACCURACY, control_figure, error_figure, size_figure
+from hybridflow.report.curves import (
+    CHEMICAL_ACCURACY,
+    control_figure,
+    counts,
+    error_figure,
+    size_figure,
+)
 from hybridflow.report.figures import timeline_figure
 from hybridflow.report.lanes import Arrangement, Kind, arrange
 from hybridflow.report.redact import redacted, shortened
@@ -29,6 +35,8 @@ from hybridflow.report.sentences import (
     drawing_words,
     error_words,
     faults,
+    percent,
+    size_words,
     status,
     timeline_words,
 )
@@ -62,7 +70,7 @@ class _Row(msgspec.Struct, frozen=True):
     part: float = 0.0
 
 
-def page(name: str, run: Timeline, result: Result | None, damage: Sequence[str]) -> str:
+def page(name: str, run: Timeline, result: Result, damage: Sequence[str]) -> str:
     """Return the page of a run as HTML.
 
     Parameters
@@ -72,11 +80,10 @@ def page(name: str, run: Timeline, result: Result | None, damage: Sequence[str])
     run
         What happened.
     result
-        What came out, if it is known.
+        What came out, as far as it is known.
     damage
         What could not be read in the run's folder, a sentence each.
     """
-    result = result or Result()
     arrangement = arrange(run)
     pictures = list(_pictures(run, arrangement, result))
     script, divs = components({picture.key: picture.plot for picture in pictures})
@@ -117,18 +124,18 @@ def _title(run: Timeline) -> str:
 
 def _facts(run: Timeline, result: Result) -> tuple[tuple[str, str], ...]:
     """Return what the run was, as names and values."""
-    told = {}
-    if run.run is not None:
-        told = {
-            "workflow": run.run.workflow,
-            "engine": run.run.engine,
-            "resource": run.run.resource,
-        }
-    if result.seed is not None:
-        told["seed"] = str(result.seed)
-    if run.began is not None:
-        told["started"] = _moment(run.began)
-    return tuple((name, shortened(redacted(value), 60)) for name, value in told.items())
+    told = {
+        "workflow": run.run and run.run.workflow,
+        "engine": run.run and run.run.engine,
+        "resource": run.run and run.run.resource,
+        "molecule": result.molecule,
+        "active space": result.active_space,
+        "qubits": result.qubits,
+        "seed": result.seed,
+        "started": None if run.began is None else _moment(run.began),
+    }
+    known = ((name, str(value)) for name, value in told.items() if value is not None)
+    return tuple((name, shortened(redacted(value), 60)) for name, value in known)
 
 
 def _moment(time: float) -> str:
@@ -160,7 +167,7 @@ def _figures(run: Timeline, result: Result) -> Iterator[_Figure]:
     yield _Figure(
         "QPU time",
         seconds(qpu_seconds if result.qpu_seconds is None else result.qpu_seconds),
-        f"busy {busy_part(run, Kind.QPU):.0%} of the time" if run.jobs else "",
+        f"busy {percent(busy_part(run, Kind.QPU), 1)} of the time" if run.jobs else "",
     )
     yield _Figure("Shots", quantity("", shots if result.shots is None else result.shots))
 
@@ -184,7 +191,9 @@ def _pictures(run: Timeline, arrangement: Arrangement, result: Result) -> Iterat
         words = error_words(run.iterations, _ERROR, CHEMICAL_ACCURACY)
         yield _Picture("errors", "Error per iteration", words, errors)
     if (sizes := size_figure(run.iterations)) is not None:
-        yield _Picture("sizes", "Size per iteration", "What was counted in each round.", sizes)
+        yield _Picture(
+            "sizes", "Size per iteration", size_words(run.iterations, counts(run.iterations)), sizes
+        )
     if result.control and (control := control_figure(result.control)) is not None:
         yield _Picture("control", "Control", control_words(result.control), control)
 
@@ -217,7 +226,7 @@ def _phases(run: Timeline) -> list[_Row]:
     longest = max(times.values(), default=0.0) or 1.0
     return [
         _Row(
-            (shortened(redacted(name), 60), seconds(took), f"{took / (run.seconds or 1.0):.0%}"),
+            (shortened(redacted(name), 60), seconds(took), percent(took, run.seconds)),
             states[name],
             took / longest,
         )

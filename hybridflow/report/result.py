@@ -1,11 +1,12 @@
 """What a run's ``result.json`` says, as far as a report shows it.
 
-Any workflow may write any figures; those with these names are shown. A file that cannot be read, or
-a figure that is no number, leaves a report without it, and the reason is told on the page.
+Any workflow may write any figures; those with these names are shown. What cannot be read is left
+out, and the page says so.
 """
 
 import os
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -36,23 +37,34 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     vendor_jobs: int | None = None
     qpu_seconds: float | None = None
     seed: int | None = None
+    molecule: str | None = None
+    active_space: str | None = None
+    qubits: int | None = None
     control: Control | None = None
 
 
-def read_result(folder: str | os.PathLike[str]) -> tuple[Result | None, str]:
+def read_result(folder: str | os.PathLike[str]) -> tuple[Result, tuple[str, ...]]:
     """Read a run's result.
 
     Returns
     -------
-    Result or None
-        None if there is none, or none that can be read.
-    str
-        Why it cannot be read; empty if it can, or if there is none.
+    Result
+        What can be read of it; nothing if there is none.
+    tuple of str
+        What cannot be read, a sentence each.
     """
     file = Path(folder) / FILE
     try:
-        return msgspec.json.decode(file.read_bytes(), type=Result), ""
+        raw = msgspec.json.decode(file.read_bytes(), type=dict[str, Any])
     except FileNotFoundError:
-        return None, ""
+        return Result(), ()
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        return None, f"{FILE} cannot be read: {error}"
+        return Result(), (f"{FILE} cannot be read: {error}.",)
+    known: dict[str, Any] = {}
+    faults = []
+    for field in msgspec.structs.fields(Result):
+        try:
+            known[field.name] = msgspec.convert(raw.get(field.name), field.type)
+        except msgspec.ValidationError as error:
+            faults.append(f"In {FILE}, `{field.name}` cannot be read: {error}.")
+    return Result(**known), tuple(faults)

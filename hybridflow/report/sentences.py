@@ -6,7 +6,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 from hybridflow.events import Iteration
-from hybridflow.labels import quantity, seconds
+from hybridflow.labels import label, quantity, seconds
 from hybridflow.report.lanes import MOST_MARKS, Arrangement, Kind, Lane, items_of, place_of
 from hybridflow.report.redact import redacted, shortened
 from hybridflow.report.result import Control
@@ -20,6 +20,8 @@ __all__ = [
     "drawing_words",
     "error_words",
     "faults",
+    "percent",
+    "size_words",
     "status",
     "timeline_words",
 ]
@@ -121,7 +123,7 @@ def _lane_words(run: Timeline, kind: Kind) -> str:
         if kind is Kind.QPU
         else f"{counted(len(items), f'{kind} task')} on {counted(places, 'worker')}"
     )
-    return f"{what}, busy {busy_part(run, kind):.0%} of the time"
+    return f"{what}, busy {percent(busy_part(run, kind), 1)} of the time"
 
 
 def drawing_words(arrangement: Arrangement) -> tuple[str, ...]:
@@ -160,6 +162,24 @@ def error_words(iterations: Sequence[Iteration], name: str, limit: float) -> str
         f"{quantity(name, errors[-1])} in the last; the best, {quantity(name, best)}, is "
         f"{'within' if abs(best) <= limit else 'above'} chemical accuracy ({limit} mHa, dashed)."
     )
+
+
+def size_words(iterations: Sequence[Iteration], names: Sequence[str]) -> str:
+    """Return how what was counted went, from the first round to the last."""
+    first, last = iterations[0].values, iterations[-1].values
+    told = (
+        f"{redacted(label(name))}: {quantity(name, first[name])} in the first round, "
+        f"{quantity(name, last[name])} in the last"
+        for name in names
+        if name in first and name in last
+    )
+    return "; ".join(told) + "."
+
+
+def percent(part: float, whole: float) -> str:
+    """Return a share of a whole; what is little is not called nothing."""
+    share = part / whole if whole else 0.0
+    return "<1%" if 0 < share < 0.005 else f"{share:.0%}"
 
 
 def control_words(control: Control) -> str:
