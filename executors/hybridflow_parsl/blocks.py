@@ -31,15 +31,21 @@ _BLOCKS = 3
 
 
 def handle_failed_blocks(executor: BlockProviderExecutor, blocks: dict[str, JobStatus]) -> None:
-    """Give an executor up when all its blocks failed: one that never came up, or three that did.
+    """Give an executor up when all its blocks have failed, and another one would fail, too.
 
-    A block that has worked and was lost is replaced by Parsl's strategy.
+    A block that was lost after it had come up, or that could not have the resource yet, is replaced
+    by Parsl's strategy, up to a number of times.
     """
-    states = [block.state for block in blocks.values()]
-    if not states or executor.bad_state_is_set or any(state not in _FAILED for state in states):
+    tried = list(blocks.values())
+    if not tried or executor.bad_state_is_set or any(b.state not in _FAILED for b in tried):
         return
-    if JobState.MISSING in states or len(states) >= _BLOCKS:
+    if len(tried) >= _BLOCKS or any(_is_hopeless(block) for block in tried):
         executor.set_bad_state_and_fail_all(TooManyJobFailuresError("all blocks have failed"))
+
+
+def _is_hopeless(block: JobStatus) -> bool:
+    # Parsl calls a block MISSING that has ended without having come up.
+    return block.state is JobState.MISSING and block.exit_code != _TRY_AGAIN
 
 
 def block_error(

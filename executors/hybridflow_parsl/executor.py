@@ -10,6 +10,7 @@ blocks, encryption, monitoring. What is added: how its programs are started (``l
 worker does with a task (``worker.py``), and errors that say what happened where Parsl's would not.
 """
 
+import contextlib
 import os
 import shlex
 from collections.abc import Callable
@@ -38,8 +39,9 @@ from hybridflow.errors import (
 from hybridflow.lease import Lease
 from hybridflow.site import Site, load_site
 from hybridflow.tasks import task_name
-from hybridflow_parsl import circuits, launch, worker
+from hybridflow_parsl import circuits, functions, launch, worker
 from hybridflow_parsl.blocks import block_error, handle_failed_blocks
+from hybridflow_parsl.interchange import InterchangeLost, Questions
 from hybridflow_parsl.marks import is_marked
 
 __all__ = ["ClassicalExecutor", "LeasedExecutor", "QPUExecutor"]
@@ -69,13 +71,20 @@ class LeasedExecutor(HighThroughputExecutor):
     def start(self) -> None:
         """Hold the lease, start the interchange and get ready for blocks."""
         circuits.install()
+        functions.install()
         os.makedirs(self.logdir, mode=0o700, exist_ok=True)
         self._ending: set[psutil.Process] = set()
         self._lease = Lease.hold(Path(self.logdir) / "driver.lease")
         self.interchange_launch_cmd = launch.detached(
             launch.kept(launch.INTERCHANGE, self._lease.path)
         )
-        super().start()  # type: ignore[no-untyped-call]
+        try:
+            super().start()  # type: ignore[no-untyped-call]
+        except BaseException:
+            self._lease.close()
+            raise
+        asked = Questions(self.command_client, self._interchange_is_dead)
+        self.command_client = asked  # type: ignore[assignment]
 
     def front(self, lease: Path) -> list[str]:
         """Return the command line that the worker pool's arguments are appended to."""
@@ -127,12 +136,16 @@ class LeasedExecutor(HighThroughputExecutor):
         return found
 
     def connected_blocks(self) -> list[str]:
-        """Return the blocks that the interchange knows; a dead one would be waited for."""
-        return [] if self._interchange_is_dead() else super().connected_blocks()
+        """Return the blocks that the interchange has seen; a dead one has seen none."""
+        with contextlib.suppress(InterchangeLost):
+            return super().connected_blocks()
+        return []
 
     def connected_managers(self) -> list[dict[str, Any]]:
-        """Return the worker pools that the interchange knows; a dead one would be waited for."""
-        return [] if self._interchange_is_dead() else super().connected_managers()
+        """Return the worker pools that the interchange has; a dead one has none."""
+        with contextlib.suppress(InterchangeLost):
+            return super().connected_managers()
+        return []
 
     def _interchange_is_dead(self) -> bool:
         return self.interchange_proc is not None and self.interchange_proc.poll() is not None
