@@ -21,6 +21,7 @@ from hybridflow import environment
 from hybridflow.classical import ClassicalPool
 from hybridflow.environment import Role
 from hybridflow.errors import InputError, MissingExtraError, TaskError, UnmarkedTaskError
+from hybridflow.qiskit_thread import import_qiskit
 from hybridflow.site import Site, load_site
 from hybridflow.slot import use_site
 from hybridflow.tasks import as_task, is_quantum_task, task_name
@@ -221,10 +222,7 @@ def _variables_with(site: Site) -> dict[str, str]:
 class _QuantumPool(ThreadPoolExecutor):
     # Threads, since quantum tasks wait: all of them share this process's connection to the broker.
     def __init__(self, tasks_per_slot: int, site: Site, require_mark: bool) -> None:
-        # Here, not in a thread: Qiskit (2.6) crashes in every other thread once the one that first
-        # imported it has ended.
-        import qiskit  # noqa: F401
-
+        import_qiskit()
         super().__init__(
             tasks_per_slot, thread_name_prefix="quantum", initializer=use_site, initargs=(site,)
         )

@@ -1,13 +1,10 @@
 """The broker inside the process of a script or a notebook: the same core, without a socket."""
 
 import atexit
-import importlib
 import os
-import sys
 import threading
 import weakref
 from collections.abc import Mapping
-from concurrent.futures import Future
 from typing import Any
 
 from hybridflow.backends import open_backend
@@ -15,6 +12,7 @@ from hybridflow.broker.core import Broker
 from hybridflow.broker.pending import ReplyFuture, copy_of
 from hybridflow.broker.queue import Entry
 from hybridflow.errors import BrokerLostError, HybridflowError
+from hybridflow.qiskit_thread import import_qiskit
 from hybridflow.records import Description, JobState, Request, Resource
 
 __all__ = ["EmbeddedBroker", "EmbeddedTicket"]
@@ -106,7 +104,7 @@ class EmbeddedBroker:
                 raise copy_of(self._closed)
             # One that gave up, because its backend stayed lost, is replaced.
             if self._broker is None or not self._broker.running:
-                _keep_qiskit()
+                import_qiskit()
                 backend = open_backend(self._resource, self._credentials)
                 broker = Broker(self._resource, backend)
                 broker.start()
@@ -118,29 +116,6 @@ class EmbeddedBroker:
         self._lock = threading.Lock()
         self._inherited.append(self._broker)
         self._broker = None
-
-
-def _keep_qiskit() -> None:
-    """Import Qiskit in a thread that does not end.
-
-    Qiskit 2.6 crashes the process when the thread that imported it first has ended and another one
-    makes a gate with a parameter. Threads of brokers, and of the users' pools, come and go.
-    """
-    if "qiskit" in sys.modules:
-        return
-    imported: Future[None] = Future()
-
-    def stay() -> None:
-        try:
-            importlib.import_module("qiskit")
-        except BaseException as error:
-            imported.set_exception(error)
-            return
-        imported.set_result(None)
-        threading.Event().wait()
-
-    threading.Thread(target=stay, name="hybridflow-qiskit", daemon=True).start()
-    imported.result()
 
 
 _all: "weakref.WeakSet[EmbeddedBroker]" = weakref.WeakSet()

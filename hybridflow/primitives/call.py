@@ -11,7 +11,7 @@ from hybridflow.primitives.admission import admit, check_call
 from hybridflow.primitives.isa import qiskit_target
 from hybridflow.primitives.job import EndedTicket, Job
 from hybridflow.primitives.request import make_request
-from hybridflow.primitives.transpile import isa_pubs
+from hybridflow.primitives.transpiling import isa_pubs
 from hybridflow.records import Description, Primitive, Provenance, Reply, Request
 
 __all__ = ["call"]

@@ -203,7 +203,7 @@ def _style(bar: Bar) -> str:
 
 def _when(span: Span) -> str:
     ending = "\nno end was recorded" if span.state is State.UNFINISHED else ""
-    return f"{seconds(span.seconds)}, from {seconds(span.start)}{ending}"
+    return f"took {seconds(span.seconds)}, began at {seconds(span.start)}{ending}"
 
 
 def _failure(span: Span) -> str:
