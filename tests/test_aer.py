@@ -427,6 +427,33 @@ def test_expectation_values_of_a_dynamic_circuit_are_sampled_only(bench: Any) ->
 # Noise
 
 
+def test_many_evaluations_are_cut_back_to_their_pubs(bench: Any) -> None:
+    free = turned().remove_final_measurements(inplace=False)
+    idle = QuantumCircuit(2)
+    phase = QuantumCircuit(1, global_phase=Parameter("phase"))
+    phase.h(0)
+    pubs = [
+        estimated(free, ["Z", "X"], [[0.5]]),
+        estimated(idle, ["XX", "ZZ"]),
+        estimated(phase, "X", [[0.1], [0.2], [0.3]]),
+        estimated(free, "Z", np.array([[0.1], [0.2]])),
+        estimated(free, "Z", np.zeros((0, 1))),
+    ]
+    wanted: list[Any] = [
+        [math.cos(0.5), math.sin(0.5)],
+        [0, 1],
+        [1, 1, 1],
+        [math.cos(0.1), math.cos(0.2)],
+        [],
+    ]
+    for options in ({}, {"method": "matrix_product_state"}):
+        found = bench().estimate(*pubs, **options)
+        for data, values in zip(found, wanted, strict=True):
+            assert data.evs == pytest.approx(values, abs=1e-9)
+    with pytest.raises(HybridflowError, match="Aer"):
+        bench().estimate(pubs[0], method="stabilizer")
+
+
 def test_cheap_noise_does_what_it_says(bench: Any) -> None:
     flipped = bench(readout_flip=0.25)
     idle = QuantumCircuit(2, 3)

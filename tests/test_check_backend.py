@@ -50,6 +50,7 @@ LINE = {"num_qubits": 4, "basis_gates": ("rz", "sx", "x", "cx"), "coupling": ((0
 RIGHT: dict[str, tuple[Callable[[], Backend], float]] = {
     "aer": (aer, 1),
     "aer_hosted": (lambda: hosted("aer"), 1),
+    "aer_single_precision": (lambda: aer(precision="single"), 0.999),
     "aer_cheap_noise": (lambda: aer(depolarizing=0.02, readout_flip=0.01, num_qubits=5), 0.85),
     "aer_device": (lambda: aer(device="FakeManilaV2"), 0.75),
     "fake": (fake, 1),

@@ -150,6 +150,7 @@ class AerBackend:
         options: dict[str, Any] = {
             "max_parallel_threads": self.options.thread_count,
             "max_parallel_experiments": self.options.thread_count,
+            "precision": self.options.precision,
             "max_memory_mb": max(1, free_bytes(self.options) // 2**20),
         }
         try:

@@ -40,6 +40,7 @@ _RUNTIME_BOUND_QUBITS = 13
 """Up to so many qubits Aer neither fuses gates nor splits a state over threads."""
 
 _PROBABILITIES_PER_RUN = 2**25
+_BYTES_PER_PROBABILITY = 32  # Aer's, its result's, and what they are cumulated into
 _SHOTS_PER_RUN = 2**22
 
 
@@ -148,7 +149,7 @@ class Engine:
         """
         free = free_bytes(self._options)
         for sampling in samplings:
-            check_state(sampling.plan, method, free)
+            check_state(sampling.plan, method, self._options, free)
         _check_shots(samplings, free)
         results = [
             np.zeros(
@@ -157,7 +158,7 @@ class Engine:
             for item in samplings
         ]
         drawn = [n for n, item in enumerate(samplings) if self._is_drawn(item.plan, method)]
-        self._draw(samplings, drawn, results, stop)
+        self._draw(samplings, drawn, results, free, stop)
         shot = sorted(set(range(len(samplings))) - set(drawn))
         self._shoot(samplings, shot, results, method, stop)
         if self._noise:
@@ -177,14 +178,15 @@ class Engine:
         samplings: Sequence[Sampling],
         chosen: Iterable[int],
         results: list[Bits],
+        free: int,
         stop: threading.Event,
     ) -> None:
         families: dict[Hashable, _Family] = {}
         for number in chosen:
             _join_family(families, samplings[number], number)
-        for states, probabilities in self._probabilities(families.values(), stop):
+        for states, probabilities in self._probabilities(families.values(), free, stop):
             for state, chances in zip(states, probabilities, strict=True):
-                cumulated = np.cumsum(chances)
+                cumulated = np.cumsum(chances, dtype=np.float64)
                 for number, binding in state.users:
                     item = samplings[number]
                     rng = self._generator(item.seed, binding)
@@ -197,9 +199,10 @@ class Engine:
                     )
 
     def _probabilities(
-        self, families: Iterable[_Family], stop: threading.Event
+        self, families: Iterable[_Family], free: int, stop: threading.Event
     ) -> Iterator[tuple[list[_State], list[Floats]]]:
-        for run in _runs(families):
+        most = min(_PROBABILITIES_PER_RUN, free // _BYTES_PER_PROBABILITY)
+        for run in _runs(families, most):
             _check_stop(stop)
             circuits, binds = [], []
             for family, states in run:
@@ -282,42 +285,40 @@ class Engine:
             If a state would not fit into memory.
         """
         free = free_bytes(self._options)
-        results = []
-        for item in evaluations:
-            check_state(item.plan, method, free)
+        runs: defaultdict[tuple[str, bool], list[tuple[int, _Values]]] = defaultdict(list)
+        for number, item in enumerate(evaluations):
+            check_state(item.plan, method, self._options, free)
+            chosen = "statevector" if self._is_drawn(item.plan, method) else method
+            small = chosen == "statevector" and item.plan.num_active <= _RUNTIME_BOUND_QUBITS
+            runs[chosen, small].append((number, _Values(item)))
+        results: dict[int, Floats] = {}
+        for (chosen, small), run in runs.items():
             _check_stop(stop)
-            results.append(self._evaluate(item, method))
-        return results
+            for number, values in self._evaluate_run(run, chosen, small):
+                results[number] = values * self._factors(evaluations[number])
+        return [results[number] for number in range(len(evaluations))]
 
-    def _evaluate(self, item: Evaluation, method: str) -> Floats:
-        active = item.plan.active
-        factors = [
-            self._noise.factor(weight) if weight else 1.0 for weight in map(_weight, item.paulis)
-        ]
-        seen = [_on_active(label, active) for label in item.paulis]
-        wanted = sorted({label for label in seen if label})
-        if not wanted:
-            values = np.array([[1.0 if label == "" else 0.0 for label in seen]])
-            return np.repeat(values * factors, len(item.values), axis=0)
-        circuit = item.plan.bare()
-        for label in wanted:
-            circuit.append(SaveExpectationValue(Pauli(label), label=label), circuit.qubits)
-        parameters = list(item.plan.circuit.parameters)
-        found = self._run(
-            [circuit],
-            [_binds(circuit, parameters, item.values)],
-            method="statevector" if item.plan.num_active <= _DRAWN_QUBITS else method,
-            shots=1,
-            runtime_parameter_bind_enable=item.plan.num_active <= _RUNTIME_BOUND_QUBITS,
-        )
-        rows = [result.data.to_dict() for result in found]
-        columns = [
-            [0.0 if label is None else row[label] if label else 1.0 for label in seen]
-            for row in rows
-        ]
-        values = np.array(columns) * factors
-        # A circuit in which no parameter is left gives one row for all bindings.
-        return values if len(values) == len(item.values) else np.repeat(values, len(item.values), 0)
+    def _evaluate_run(
+        self, run: Sequence[tuple[int, "_Values"]], method: str, small: bool
+    ) -> Iterator[tuple[int, Floats]]:
+        asked = [values for _, values in run if values.wanted]
+        found: Iterator[Any] = iter(())
+        if asked:
+            found = iter(
+                self._run(
+                    [values.circuit for values in asked],
+                    [values.binds for values in asked],
+                    method=method,
+                    shots=1,
+                    runtime_parameter_bind_enable=small,
+                )
+            )
+        for number, values in run:
+            yield number, values.table([next(found).data.to_dict() for _ in range(values.rows)])
+
+    def _factors(self, item: Evaluation) -> Floats:
+        weights = [_weight(label) for label in item.paulis]
+        return np.array([self._noise.factor(weight) if weight else 1.0 for weight in weights])
 
     # Aer
 
@@ -337,6 +338,45 @@ class Engine:
             reasons = {str(item.status) for item in result.results if not item.success}
             raise _failure("; ".join(sorted(reasons)) or str(result.status))
         return list(result.results)
+
+
+class _Values:
+    """An evaluation as Aer is asked for it: on the active qubits, each Pauli once.
+
+    Attributes
+    ----------
+    wanted
+        Labels that Aer is asked for.
+    circuit, binds
+        What it is asked with.
+    rows
+        Results that it gives: one a binding, or one for all.
+    """
+
+    def __init__(self, item: Evaluation) -> None:
+        self._bindings = len(item.values)
+        self._seen = [_on_active(label, item.plan.active) for label in item.paulis]
+        self.wanted = sorted({label for label in self._seen if label}) if self._bindings else []
+        self.circuit = item.plan.bare()
+        for label in self.wanted:
+            save = SaveExpectationValue(Pauli(label), label=label)
+            self.circuit.append(save, self.circuit.qubits)
+        self.binds = _binds(self.circuit, list(item.plan.circuit.parameters), item.values)
+        self.rows = (self._bindings if self.binds else 1) if self.wanted else 0
+
+    def table(self, rows: Sequence[dict[str, float]]) -> Floats:
+        """Return the values of all Paulis: shape (bindings, paulis)."""
+        table = [[self._value(label, row) for label in self._seen] for row in rows or [{}]]
+        values = np.array(table, dtype=np.float64)
+        if len(values) == self._bindings:
+            return values
+        return np.repeat(values[:1], self._bindings, axis=0)
+
+    @staticmethod
+    def _value(label: str | None, row: dict[str, float]) -> float:
+        if label is None:
+            return 0.0
+        return row[label] if label and row else float(not label)
 
 
 def _failure(reason: str) -> Exception:
@@ -373,11 +413,11 @@ def _join_family(families: dict[Hashable, _Family], item: Sampling, number: int)
         family.states.setdefault(place, _State(numbers)).users.append((number, binding))
 
 
-def _runs(families: Iterable[_Family]) -> Iterator[list[tuple[_Family, list[_State]]]]:
+def _runs(families: Iterable[_Family], most: int) -> Iterator[list[tuple[_Family, list[_State]]]]:
     """Cut families into runs of bounded size, small circuits apart from large ones."""
     for small in (True, False):
         run: list[tuple[_Family, list[_State]]] = []
-        room = _PROBABILITIES_PER_RUN
+        room = most
         for family in families:
             if (family.plan.num_active <= _RUNTIME_BOUND_QUBITS) != small:
                 continue
@@ -390,7 +430,7 @@ def _runs(families: Iterable[_Family]) -> Iterator[list[tuple[_Family, list[_Sta
                 states = states[count:]
                 if states or room <= 0:
                     yield run
-                    run, room = [], _PROBABILITIES_PER_RUN
+                    run, room = [], most
         if run:
             yield run
 

@@ -11,8 +11,6 @@ __all__ = ["check_state", "free_bytes"]
 _MIB = 2**20
 _CGROUP = Path("/sys/fs/cgroup")
 
-BYTES_PER_AMPLITUDE = 16
-
 
 def free_bytes(options: AerOptions) -> int:
     """Return how much memory states may take: what is free, and no more than the options allow."""
@@ -34,16 +32,16 @@ def _cgroup_bytes() -> int:
     return 2**62 if limit == "max" else max(0, int(limit) - used)
 
 
-def state_bytes(plan: Plan, method: str) -> int:
+def state_bytes(plan: Plan, method: str, options: AerOptions) -> int:
     """Return what the state of a circuit takes, as far as that can be known beforehand."""
     if method == "density_matrix":
-        return BYTES_PER_AMPLITUDE << (2 * plan.num_active)
+        return options.bytes_per_amplitude << (2 * plan.num_active)
     if method == "statevector" or (method == "automatic" and not plan.clifford):
-        return BYTES_PER_AMPLITUDE << plan.num_active
+        return options.bytes_per_amplitude << plan.num_active
     return 0
 
 
-def check_state(plan: Plan, method: str, free: int) -> None:
+def check_state(plan: Plan, method: str, options: AerOptions, free: int) -> None:
     """Refuse a circuit whose state would not fit into `free` bytes.
 
     Raises
@@ -51,7 +49,7 @@ def check_state(plan: Plan, method: str, free: int) -> None:
     TooLargeError
         If it would not.
     """
-    needed = state_bytes(plan, method)
+    needed = state_bytes(plan, method, options)
     if needed > free:
         raise TooLargeError(
             f"the circuit {plan.name!r} acts on {plan.num_active} qubits: its state takes "
