@@ -1,9 +1,9 @@
 """Sample-based quantum diagonalization (SQD) of a molecule, as a hybrid workflow.
 
 ``geometry.py`` and ``molecule.py`` (where the atoms are → integrals) → ``ansatz.py`` (→ a circuit)
-→ ``sampling.py`` (→ samples, on the QPU slot) → ``loop.py`` with ``solver.py`` (→ energies, on the
-classical workers); ``reference.py`` and ``control.py`` say what they are worth, ``result.py`` keeps
-them, and ``workflow.py`` leads through all of it.
+→ ``sampling.py`` (→ samples, on the QPU slot) → ``loop.py`` with ``policy.py`` (→ subspaces) and
+``solver.py`` (→ energies, on the classical workers). ``reference.py`` and ``control.py`` say what
+they are worth, ``result.py`` keeps them, and ``workflow.py`` leads through all of it.
 """
 
 import importlib

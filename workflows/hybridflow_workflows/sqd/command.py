@@ -30,8 +30,8 @@ Examples:
 @click.option("--active-space", metavar="NeMo", help="Like 10e,8o [default: all but the core].")
 @click.option("--shots", default=10_000, show_default=True, help="Samples of the ansatz.")
 @click.option("--seed", default=7, show_default=True, help="Makes the run repeatable.")
-@click.option("--batches", default=3, show_default=True, help="Subspaces of an iteration.")
-@click.option("--samples-per-batch", default=500, show_default=True, help="Samples of a subspace.")
+@click.option("--batches", default=2, show_default=True, help="Subspaces of an iteration.")
+@click.option("--samples-per-batch", default=300, show_default=True, help="Samples of a subspace.")
 @click.option("--iterations", default=5, show_default=True, help="Rounds, at most.")
 @click.option("--max-dim", type=int, help="Bound on a subspace's strings of one spin.")
 @click.option("--repetitions", default=2, show_default=True, help="Repetitions of the ansatz.")
@@ -102,6 +102,8 @@ def _rows(result: "SQDResult", folder: Path) -> list[tuple[str, str]]:
         rows.append(("control", _control(result)))
     samples = f"{result.shots} shots, {result.valid_shots} with the right number of electrons"
     rows.append(("samples", samples))
+    if result.filled:
+        rows.append(("", "few different ones: subspaces were filled up with excitations"))
     rows.append(("vendor jobs", f"{result.vendor_jobs} on {result.resource}"))
     rows.append(("QPU seconds", f"{result.qpu_seconds:.2f}"))
     for name in ("result.json", "report.html"):

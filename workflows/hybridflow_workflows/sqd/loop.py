@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from hybridflow.records import Record
 from hybridflow_workflows.sqd.addon import addon
 from hybridflow_workflows.sqd.parameters import SQDParameters
+from hybridflow_workflows.sqd.policy import FillingPolicy
 from hybridflow_workflows.sqd.solver import SolverOptions
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ def run_loop(
     samples: "np.ndarray[Any, Any]",
     settings: LoopSettings,
     solver: "Callable[..., list[SCIResult]]",
+    *,
+    policy: FillingPolicy | None = None,
     callback: "Callable[[list[SCIResult]], None] | None" = None,
 ) -> float:
     """Return the lowest energy of the active space's electrons in hartree, without the core's.
@@ -55,6 +58,8 @@ def run_loop(
         Of the loop.
     solver
         An ``sci_solver``.
+    policy
+        How samples become subspaces; the addon's standard way if not given.
     callback
         Called with the results of each iteration.
     """
@@ -68,8 +73,8 @@ def run_loop(
         max_iterations=settings.iterations,
         max_dim=settings.max_dim,
         symmetrize_spin=SOLVER_OPTIONS.symmetrize_spin,
-        carryover_threshold=SOLVER_OPTIONS.carryover_threshold,
         sci_solver=solver,
+        policy=policy,
         callback=callback,
         seed=settings.seed,
     )

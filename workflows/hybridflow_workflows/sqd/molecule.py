@@ -213,6 +213,7 @@ def compute_integrals(molecule: Molecule) -> Integrals:
     InputError
         If the Hartree-Fock calculation does not converge.
     """
+    import numpy as np
     from pyscf import ao2mo, mcscf, scf
 
     mole = _mole(molecule.atoms, molecule.basis, molecule.charge)
@@ -228,4 +229,11 @@ def compute_integrals(molecule: Molecule) -> Integrals:
     one_body, core_energy = active.get_h1eff()
     two_body = ao2mo.restore(1, active.get_h2eff(), molecule.orbitals)
     half = molecule.electrons // 2
-    return Integrals(one_body, two_body, float(core_energy), float(field.e_tot), (half, half))
+    return Integrals(
+        # Plain arrays: PySCF's own kind carries notes that nobody needs elsewhere.
+        np.array(one_body),
+        np.array(two_body),
+        float(core_energy),
+        float(field.e_tot),
+        (half, half),
+    )

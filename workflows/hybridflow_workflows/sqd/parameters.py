@@ -41,7 +41,8 @@ class SQDParameters(Record, frozen=True, kw_only=True):
     seed
         Makes the run repeatable: the same energies whichever engine runs it.
     batches, samples_per_batch
-        Subspaces of an iteration, and samples that each is built from.
+        Subspaces of an iteration, and samples that each is built from; where these span fewer
+        strings of one spin than they are, excitations fill it up.
     iterations
         Rounds of configuration recovery and diagonalization.
     max_dim
@@ -67,8 +68,8 @@ class SQDParameters(Record, frozen=True, kw_only=True):
     active_space: str | None = None
     shots: int = 10_000
     seed: int = 7
-    batches: int = 3
-    samples_per_batch: int = 500
+    batches: int = 2
+    samples_per_batch: int = 300
     iterations: int = 5
     max_dim: int | None = None
     repetitions: int = 2

@@ -75,6 +75,9 @@ class SQDResult(Record, frozen=True, kw_only=True):
         The comparison with random samples, if asked for.
     shots, valid_shots
         Samples, and those of them with the right number of electrons.
+    filled
+        Whether subspaces were filled up with excitations, because the samples were few: see
+        ``policy.py``.
     vendor_jobs, qpu_seconds
         Vendor jobs that the samples came from, and what the vendor bills for them.
     iterations
@@ -97,6 +100,7 @@ class SQDResult(Record, frozen=True, kw_only=True):
     control: Control | None
     shots: int
     valid_shots: int
+    filled: bool
     vendor_jobs: int
     qpu_seconds: float
     iterations: tuple[IterationRecord, ...]

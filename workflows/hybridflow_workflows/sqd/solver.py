@@ -91,7 +91,13 @@ def make_sci_solver(
 
 
 class SubspaceSolver:
-    """Diagonalizes subspaces as tasks of an executor; made by :func:`make_sci_solver`."""
+    """Diagonalizes subspaces as tasks of an executor; made by :func:`make_sci_solver`.
+
+    Attributes
+    ----------
+    folder
+        Where the integrals are.
+    """
 
     def __init__(
         self,
@@ -104,7 +110,7 @@ class SubspaceSolver:
         if folder is None:
             folder = tempfile.mkdtemp(prefix="hybridflow-sqd-")
             weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-        self._folder = Path(folder).absolute()
+        self.folder = Path(folder).absolute()
 
     def __call__(
         self,
@@ -125,7 +131,7 @@ class SubspaceSolver:
         nelec: tuple[int, int],
     ) -> "list[Future[SCIResult]]":
         """Start a task for each subspace, without waiting for any."""
-        file = str(store_integrals(self._folder, one_body_tensor, two_body_tensor))
+        file = str(store_integrals(self.folder, one_body_tensor, two_body_tensor))
         return [
             self._executor.submit(solve_subspace, file, strings, nelec, self._options)
             for strings in ci_strings

@@ -41,6 +41,7 @@ from hybridflow_workflows.sqd.control import ControlRuns
 from hybridflow_workflows.sqd.loop import SOLVER_OPTIONS, LoopSettings, run_loop
 from hybridflow_workflows.sqd.molecule import Integrals, Molecule, check, compute_integrals
 from hybridflow_workflows.sqd.parameters import SQDParameters
+from hybridflow_workflows.sqd.policy import FillingPolicy
 from hybridflow_workflows.sqd.reference import exact_energy
 from hybridflow_workflows.sqd.result import IterationRecord, SQDResult, write_result
 from hybridflow_workflows.sqd.rounds import Rounds
@@ -204,8 +205,8 @@ class _Run:
             reference = exact.result()
         matrix = samples.matrix()
         valid = count_valid(matrix, integrals.electrons)
-        rounds = self._diagonalize(integrals, matrix, reference, control)
-        found = self._found(integrals, ansatz, samples, valid, reference, rounds)
+        rounds, filled = self._diagonalize(integrals, matrix, reference, control)
+        found = self._found(integrals, ansatz, samples, valid, reference, rounds, filled)
         write_result(self.folder, found)
         if control is not None:
             with self.display.phase("control") as phase:
@@ -231,7 +232,6 @@ class _Run:
             integrals,
             repetitions=self.parameters.repetitions,
             optimize=self.parameters.optimize,
-            **place,
         )
         return replace(
             ansatz, circuit=self._task("transpile", transpile_ansatz, ansatz.circuit, **place)
@@ -253,13 +253,14 @@ class _Run:
         matrix: "np.ndarray[Any, Any]",
         reference: float | None,
         control: ControlRuns | None,
-    ) -> tuple[IterationRecord, ...]:
+    ) -> tuple[tuple[IterationRecord, ...], bool]:
         def ended(record: IterationRecord) -> None:
             self._tell(record)
             if control is not None:
                 control.start_next(matrix)
 
         solver = SubspaceSolver(self.pools.classical, SOLVER_OPTIONS, self.folder)
+        policy = FillingPolicy(SOLVER_OPTIONS.carryover_threshold)
         with self.display.phase("diagonalize") as phase:
             rounds = Rounds(solver, integrals.core_energy, reference, phase.watch, ended)
             run_loop(
@@ -268,9 +269,10 @@ class _Run:
                 matrix,
                 LoopSettings.of(self.parameters),
                 rounds.solve,
-                rounds.end,
+                policy=policy,
+                callback=rounds.end,
             )
-        return tuple(rounds.records)
+        return tuple(rounds.records), policy.filled
 
     def _tell(self, record: IterationRecord) -> None:
         values: dict[str, float] = {"energy_hartree": record.energy_hartree}
@@ -290,6 +292,7 @@ class _Run:
         valid: int,
         reference: float | None,
         rounds: tuple[IterationRecord, ...],
+        filled: bool,
     ) -> SQDResult:
         best = min(rounds, key=lambda record: record.energy_hartree)
         origin = samples.provenance
@@ -302,6 +305,7 @@ class _Run:
             control=None,
             shots=self.parameters.shots,
             valid_shots=valid,
+            filled=filled,
             vendor_jobs=len({origin.vendor_job_id}),
             qpu_seconds=origin.qpu_seconds,
             iterations=rounds,
