@@ -315,6 +315,20 @@ def test_the_connection_is_lost_until_it_is_acquired_again() -> None:
         backend.start(one(), tag="tag")
 
 
+def test_a_job_that_was_lost_while_it_ran_does_not_disturb_the_next() -> None:
+    backend = fake(lose_on_job=2, seconds_per_job=0.1, mode="null")
+    backend.acquire()
+    lost = backend.start(one(), tag="tag")
+    with pytest.raises(BackendLostError):
+        backend.start(one(), tag="tag")
+    backend.acquire()
+    job_id = backend.start(one(), tag="tag")
+    assert backend.status(job_id, wait=30).state is JobState.DONE
+    with pytest.raises(ResourceError, match="no job"):
+        backend.status(lost)
+    backend.release()
+
+
 def test_wrong_options_are_refused() -> None:
     for wrong in ({"lanes": 0}, {"fail_circuits": "("}, {"mode": "sleep"}, {"speed": 1}):
         with pytest.raises(msgspec.ValidationError, match=next(iter(wrong))):

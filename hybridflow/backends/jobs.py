@@ -74,7 +74,8 @@ class JobTable:
     def run(self, job_id: str) -> None:
         """Note that a job is being executed."""
         with self._changed:
-            self._jobs[job_id].status = JobStatus(state=JobState.RUNNING)
+            if job_id in self._jobs:
+                self._jobs[job_id].status = JobStatus(state=JobState.RUNNING)
 
     def end(
         self,
@@ -84,8 +85,10 @@ class JobTable:
         usage: Usage | None = None,
         error: ErrorRecord | None = None,
     ) -> None:
-        """Note that a job has ended, and wake who waits for it."""
+        """Note that a job has ended, and wake who waits for it; nobody does if it was forgotten."""
         with self._changed:
+            if job_id not in self._jobs:
+                return
             job = self._jobs[job_id]
             job.status, job.results, job.error = status, results, error
             job.usage = usage or Usage()
