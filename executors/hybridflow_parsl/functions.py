@@ -19,6 +19,9 @@ from dill.detect import globalvars  # type: ignore[import-untyped]
 from parsl.serialize.concretes import DillCallableSerializer
 from parsl.serialize.facade import register_method_for_code
 
+from hybridflow.errors import TaskError
+from hybridflow.tasks import task_name
+
 __all__ = ["FunctionSerializer", "install"]
 
 # What cannot change under its name: a changed global of another type could not be noticed.
@@ -43,7 +46,13 @@ class FunctionSerializer(DillCallableSerializer):
         self._written: weakref.WeakKeyDictionary[Any, _Message] = weakref.WeakKeyDictionary()
 
     def serialize(self, data: Any) -> bytes:  # type: ignore[override]  # Parsl's is cached
-        """Return a callable as a pickle; the same one again is written once."""
+        """Return a callable as a pickle; the same one again is written once.
+
+        Raises
+        ------
+        TaskError
+            If the callable, or a global that it uses, cannot be pickled; names it.
+        """
         try:
             known = self._written.get(data)
         except TypeError:  # neither hashable nor weakly referable: a callable object
@@ -76,13 +85,32 @@ class _Pickler(dill.Pickler):  # type: ignore[misc]
 
 
 def _dumps(function: Callable[..., Any]) -> bytes:
-    buffer = io.BytesIO()
     try:
-        _Pickler(buffer, recurse=True).dump(function)
-    except Exception:  # one of the globals cannot be pickled, and may not be needed there
-        data: bytes = dill.dumps(function)
-        return data
+        return _pickled(function)
+    except Exception as error:  # whatever the user's objects raise
+        # A helper that uses the culprit fails with it.
+        used = (each for each in _used(function) if not isinstance(each[2], types.FunctionType))
+        culprits = [name for _, name, value in used if not _is_picklable(value)]
+        reason = f"it uses the global {culprits[0]!r}, which cannot be pickled" if culprits else ""
+        raise TaskError(
+            f"the function {task_name(function)!r} cannot be sent to a worker: "
+            f"{reason or 'it cannot be pickled'} ({error}); make such things inside the function, "
+            "or put the function into a module of its own"
+        ) from error
+
+
+def _pickled(value: Any) -> bytes:
+    buffer = io.BytesIO()
+    _Pickler(buffer, recurse=True).dump(value)
     return buffer.getvalue()
+
+
+def _is_picklable(value: Any) -> bool:
+    try:
+        _pickled(value)
+    except Exception:
+        return False
+    return True
 
 
 def _used(function: Callable[..., Any]) -> Iterator[tuple[dict[str, Any], str, Any]]:
