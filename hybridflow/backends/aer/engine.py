@@ -149,7 +149,7 @@ class Engine:
         """
         free = free_bytes(self._options)
         for sampling in samplings:
-            check_state(sampling.plan, method, self._options, free)
+            check_state(sampling.plan, method, self._options.bytes_per_amplitude, free)
         _check_shots(samplings, free)
         results = [
             np.zeros(
@@ -287,7 +287,7 @@ class Engine:
         free = free_bytes(self._options)
         runs: defaultdict[tuple[str, bool], list[tuple[int, _Values]]] = defaultdict(list)
         for number, item in enumerate(evaluations):
-            check_state(item.plan, method, self._options, free)
+            check_state(item.plan, method, 16, free)
             chosen = "statevector" if self._is_drawn(item.plan, method) else method
             small = chosen == "statevector" and item.plan.num_active <= _RUNTIME_BOUND_QUBITS
             runs[chosen, small].append((number, _Values(item)))
@@ -309,6 +309,7 @@ class Engine:
                     [values.circuit for values in asked],
                     [values.binds for values in asked],
                     method=method,
+                    precision="double",
                     shots=1,
                     runtime_parameter_bind_enable=small,
                 )

@@ -32,16 +32,16 @@ def _cgroup_bytes() -> int:
     return 2**62 if limit == "max" else max(0, int(limit) - used)
 
 
-def state_bytes(plan: Plan, method: str, options: AerOptions) -> int:
+def state_bytes(plan: Plan, method: str, amplitude_bytes: int) -> int:
     """Return what the state of a circuit takes, as far as that can be known beforehand."""
     if method == "density_matrix":
-        return options.bytes_per_amplitude << (2 * plan.num_active)
+        return amplitude_bytes << (2 * plan.num_active)
     if method == "statevector" or (method == "automatic" and not plan.clifford):
-        return options.bytes_per_amplitude << plan.num_active
+        return amplitude_bytes << plan.num_active
     return 0
 
 
-def check_state(plan: Plan, method: str, options: AerOptions, free: int) -> None:
+def check_state(plan: Plan, method: str, amplitude_bytes: int, free: int) -> None:
     """Refuse a circuit whose state would not fit into `free` bytes.
 
     Raises
@@ -49,7 +49,7 @@ def check_state(plan: Plan, method: str, options: AerOptions, free: int) -> None
     TooLargeError
         If it would not.
     """
-    needed = state_bytes(plan, method, options)
+    needed = state_bytes(plan, method, amplitude_bytes)
     if needed > free:
         raise TooLargeError(
             f"the circuit {plan.name!r} acts on {plan.num_active} qubits: its state takes "

@@ -37,8 +37,8 @@ class AerOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     method
         Aer's simulation method.
     precision
-        Of a state's amplitudes: ``single`` (7 digits) takes half the memory, and about half the
-        time from 20 qubits on.
+        Of the amplitudes that shots are drawn from: ``single`` (7 digits) takes half the memory,
+        and about half the time above 20 qubits. Exact expectation values stay in double.
     num_qubits
         Largest circuit that is accepted; without it, memory (or the device) is the bound.
     seed
