@@ -14,7 +14,7 @@ from hybridflow_workflows.sqd.molecule import Integrals
 if TYPE_CHECKING:
     from qiskit import QuantumCircuit
 
-__all__ = ["Ansatz", "build_ansatz", "transpile_ansatz"]
+__all__ = ["Ansatz", "build_ansatz", "fitted_operator", "transpile_ansatz"]
 
 _FIT_STEPS = 1000
 """Bound on the steps of the fit: 1 s. At the control's budget, stretched water came to 11.3, 11.2
@@ -58,20 +58,18 @@ def build_ansatz(integrals: Integrals, *, repetitions: int, optimize: bool) -> A
     InputError
         If the coupled-cluster calculation breaks down.
     """
-    import numpy as np
-
     cluster = _coupled_cluster(integrals)
-    if not np.isfinite(cluster.t2).all():
-        raise InputError(
-            "the coupled-cluster calculation breaks down, so the ansatz has no parameters; "
-            "try a less stretched geometry or another active space"
-        )
     operator = _operator(cluster, integrals.orbitals, repetitions, optimize)
     return Ansatz(
         wire.circuit_to_qpy(_circuit(integrals, operator)),
         float(cluster.e_tot + integrals.core_energy),
         bool(cluster.converged),
     )
+
+
+def fitted_operator(integrals: Integrals, *, repetitions: int, optimize: bool) -> Any:
+    """Return the ansatz as ffsim's ``UCJOpSpinBalanced``; see :func:`build_ansatz`."""
+    return _operator(_coupled_cluster(integrals), integrals.orbitals, repetitions, optimize)
 
 
 def _coupled_cluster(integrals: Integrals) -> Any:
@@ -94,6 +92,11 @@ def _coupled_cluster(integrals: Integrals) -> Any:
     field.e_tot, field.converged = field.energy_elec(density)[0], True
     cluster = cc.CCSD(field)
     cluster.kernel()
+    if not np.isfinite(cluster.t2).all():
+        raise InputError(
+            "the coupled-cluster calculation breaks down, so the ansatz has no parameters; "
+            "try a less stretched geometry or another active space"
+        )
     return cluster
 
 
