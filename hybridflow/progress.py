@@ -162,7 +162,7 @@ class Display:
             ``solve_seconds``), a count has none (``dimension``).
         """
         self._emit(Iteration(number=number, values=dict(values)))
-        figures = (f"{label(name)} {quantity(name, value)}" for name, value in values.items())
+        figures = (f"{label(name)} {quantity(name, value):>9}" for name, value in values.items())
         self._print("   ", f"iteration {number}  ", "  ".join(figures))
 
     def note(self, text: str) -> None:

@@ -50,7 +50,7 @@ def shown(use: Callable[[Display], None] = work, **options: object) -> str:
 def test_plain_lines_where_there_is_no_terminal() -> None:
     assert shown().splitlines() == [
         "integrals: done in 0 ms",
-        "   iteration 1  energy -75.86808320 Ha  error 0.768 mHa  dimension 10,000",
+        "   iteration 1  energy -75.86808320 Ha  error 0.768 mHa  dimension    10,000",
         "diagonalize [a]: done in 0 ms (3 tasks)",
         "   kept in [b]runs/h2o[/b]",
     ]

@@ -527,6 +527,22 @@ def test_more_vendor_jobs_than_the_table_lists(tmp_path: Path) -> None:
     assert "1,250,000" in text
 
 
+def test_the_axis_of_errors_has_ticks_for_any_range() -> None:
+    from hybridflow.report.curves import error_figure
+
+    def ticks(*errors: float) -> list[float]:
+        told = enumerate(errors, start=1)
+        plot = error_figure(
+            [events.Iteration(number=n, values={"error_millihartree": error}) for n, error in told]
+        )
+        assert plot is not None
+        return [round(tick, 9) for tick in plot.yaxis[0].ticker.ticks]
+
+    assert ticks(12.9, 0.461) == [0.5, 1, 2, 5, 10, 20]
+    assert ticks(100.0, 0.0001) == [0.0001, 0.001, 0.01, 0.1, 1, 10, 100]
+    assert ticks(-2.0, 0.0) == [0.000001, 0.00001, 0.0001, 0.001, 0.01, 0.1, 1]
+
+
 # -- faults of the call -------------------------------------------------------------------------
 
 

@@ -1,10 +1,18 @@
 """Pictures of a workflow's figures: what it reported round by round, and its control."""
 
 from collections.abc import Mapping, Sequence
+from math import ceil, floor, log10
 from statistics import fmean
 from typing import Any, Literal
 
-from bokeh.models import BasicTicker, ColumnDataSource, NumeralTickFormatter, PlainText, Range1d
+from bokeh.models import (
+    BasicTicker,
+    ColumnDataSource,
+    FixedTicker,
+    NumeralTickFormatter,
+    PlainText,
+    Range1d,
+)
 from bokeh.models.annotations import Span as Line
 from bokeh.plotting import figure
 
@@ -29,6 +37,7 @@ _LOOKS = (
 _HEIGHT = 300
 _SMALLEST = 1e-6
 _WIDE = 30.0
+_FEW_DECADES = 3
 
 
 def error_figure(iterations: Sequence[Iteration]) -> figure | None:
@@ -98,21 +107,22 @@ def _rounds(
     """Draw figures over the number of the round, one line a figure."""
     told = [abs(each.values[name]) for each in iterations for name in names if name in each.values]
     low, high = min([*told, include or told[0]]), max([*told, include or told[0]])
-    span = (
-        Range1d(start=max(low, _SMALLEST) / 1.6, end=max(high, _SMALLEST) * 1.6)
-        if log
-        else Range1d(start=0.0, end=1.1 * high or 1.0)
+    bottom, top = (
+        (max(low, _SMALLEST) / 1.6, max(high, _SMALLEST) * 1.6) if log else (0.0, 1.1 * high or 1.0)
     )
     numbers = [each.number for each in iterations]
     plot = new_plot(
         height=_HEIGHT,
         x_range=padded(min(numbers), max(numbers), 0.06),
-        y_range=span,
+        y_range=Range1d(start=bottom, end=top),
         y_axis_type="log" if log else "linear",
         x_axis_label="iteration",
         y_axis_label=PlainText(text=shortened(redacted(title), 50)),
     )
     plot.xaxis.ticker = BasicTicker(min_interval=1)
+    if log:
+        ticks = _log_ticks(bottom, top)
+        plot.yaxis.ticker = plot.ygrid.ticker = FixedTicker(ticks=ticks)
     plot.yaxis.formatter = NumeralTickFormatter(format="0,0.[000000]")
     for name, look in zip(names, _LOOKS, strict=False):
         _draw_rounds(plot, iterations, name, look, legend=len(names) > 1)
@@ -122,6 +132,14 @@ def _rounds(
         legend.update(label_text_color=GREY, label_text_font=FONT, label_text_font_size="13px")
         plot.add_layout(legend, "above")
     return plot
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    """Return the decades of a range; of a short one also twice and five times each."""
+    decades = range(floor(log10(low)), ceil(log10(high)))
+    steps = (1, 2, 5) if len(decades) <= _FEW_DECADES else (1,)
+    ticks = (step * 10.0**decade for decade in decades for step in steps)
+    return [tick for tick in ticks if low <= tick <= high]
 
 
 def _draw_rounds(
