@@ -1,10 +1,14 @@
 """What all tests share: a clean environment, and nothing left behind."""
 
 import os
+import signal
 from collections.abc import Iterator
 
 import psutil
 import pytest
+
+# A job in the background of a shell ignores Ctrl-C, and so would every program that a test starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
