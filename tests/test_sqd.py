@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyscf
 import pytest
 from click.testing import CliRunner
 
@@ -32,6 +33,15 @@ from hybridflow_workflows.sqd.solver import load_integrals, store_integrals
 
 SMALL = SQDParameters(molecule="h2o", bond=0.9572, basis="sto-3g", shots=2000)
 EXACT_H2O, EXACT_N2 = -75.01232550, -107.54896650
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Threads of a busy machine wait for one another; and one thread adds up in one order."""
+    before = pyscf.lib.num_threads()
+    pyscf.lib.num_threads(1)
+    yield
+    pyscf.lib.num_threads(before)
 
 
 @pytest.fixture(scope="module")

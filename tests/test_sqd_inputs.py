@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from hybridflow.cli import main
-from hybridflow.errors import InputError, SiteError, UserError
+from hybridflow.errors import InputError, MissingExtraError, SiteError, UserError
 from hybridflow_workflows.sqd import SQDParameters, run_sqd
 from hybridflow_workflows.sqd.command import command
 from hybridflow_workflows.sqd.geometry import named_geometry, read_xyz
@@ -168,6 +168,13 @@ def test_wrong_surroundings_start_nothing(
 def test_unknown_resource_starts_nothing(tmp_path: Path) -> None:
     with pytest.raises(SiteError, match="no resource 'ibm'"):
         run_sqd(SQDParameters(resource="ibm"), engine="local", output=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hybridflow_workflows.sqd.addon._EXTRA", ("pyscf", "no_such_package"))
+    with pytest.raises(MissingExtraError, match=r"\(no_such_package\): pip install"):
+        run_sqd(SQDParameters(), engine="local", output=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

@@ -5,6 +5,7 @@ would initialize MPI and wait in collective calls for ranks that never come.
 """
 
 import importlib
+import importlib.util
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,25 @@ from types import ModuleType
 from hybridflow import environment
 from hybridflow.errors import MissingExtraError
 
-__all__ = ["addon"]
+__all__ = ["addon", "require_extra"]
+
+_EXTRA = ("ffsim", "pyscf", "qiskit_addon_sqd")
+
+
+def require_extra() -> None:
+    """Make sure that the packages of the extra ``sqd`` are installed, without importing them.
+
+    Raises
+    ------
+    MissingExtraError
+        If one is not.
+    """
+    missing = [name for name in _EXTRA if importlib.util.find_spec(name) is None]
+    if missing:
+        raise MissingExtraError(
+            f"SQD needs packages that are not installed ({', '.join(missing)}): "
+            "pip install 'hybridflow[sqd]'"
+        )
 
 
 def addon(module: str) -> ModuleType:
@@ -24,13 +43,9 @@ def addon(module: str) -> ModuleType:
     MissingExtraError
         If the package is not installed.
     """
-    try:
-        with _without_mpi():
-            return importlib.import_module(f"qiskit_addon_sqd.{module}")
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(
-            f"{error.name} is not installed; SQD needs the extra: pip install 'hybridflow[sqd]'"
-        ) from error
+    require_extra()
+    with _without_mpi():
+        return importlib.import_module(f"qiskit_addon_sqd.{module}")
 
 
 @contextmanager

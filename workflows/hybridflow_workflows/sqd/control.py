@@ -23,7 +23,7 @@ __all__ = ["ControlRuns", "bounded_energy"]
 
 
 class ControlRuns:
-    """The control's tasks: the uniform side needs no samples, so it may start before there are any.
+    """The control's tasks, one of each side for every seed.
 
     Parameters
     ----------
@@ -33,6 +33,8 @@ class ControlRuns:
         Path of the integrals, see ``solver.py``.
     electrons
         Electrons of each spin.
+    samples
+        Samples of the ansatz: ``bool`` of shape ``(shots, 2 * orbitals)``.
     parameters
         Of the run.
     """
@@ -42,28 +44,34 @@ class ControlRuns:
         executor: Executor,
         integrals: Path,
         electrons: tuple[int, int],
+        samples: "np.ndarray[Any, Any]",
         parameters: SQDParameters,
     ) -> None:
         self._executor = executor
         self._integrals = str(integrals)
         self._electrons = electrons
+        self._samples = samples
         self._parameters = parameters
         first = parameters.seed + 1
         self.seeds = tuple(range(first, first + parameters.control_seeds))
-        self._uniform: list[Future[float]] = []
         self._ansatz: list[Future[float]] = []
+        self._uniform: list[Future[float]] = []
 
-    def start_uniform(self) -> None:
-        """Start the uniform side."""
-        self._uniform = [self._start(None, seed) for seed in self.seeds]
-
-    def start_next(self, samples: "np.ndarray[Any, Any]") -> None:
-        """Start the ansatz side with one more seed, if any is left.
+    def start_next(self) -> None:
+        """Start both sides with one more seed, if any is left.
 
         One at a time, to fill the gaps of the main loop instead of standing in its way.
         """
         if len(self._ansatz) < len(self.seeds):
-            self._ansatz.append(self._start(samples, self.seeds[len(self._ansatz)]))
+            seed = self.seeds[len(self._ansatz)]
+            self._ansatz.append(self._start(self._samples, seed))
+            self._uniform.append(self._start(None, seed))
+
+    def start_all(self) -> list[Future[float]]:
+        """Start what is left, and return all tasks."""
+        for _ in self.seeds:
+            self.start_next()
+        return self._ansatz + self._uniform
 
     def _start(self, samples: "np.ndarray[Any, Any] | None", seed: int) -> Future[float]:
         parameters = self._parameters
@@ -73,12 +81,6 @@ class ControlRuns:
         return self._executor.submit(
             bounded_energy, self._integrals, self._electrons, samples, parameters.shots, settings
         )
-
-    def finish(self, samples: "np.ndarray[Any, Any]") -> list[Future[float]]:
-        """Start what is left of the ansatz side, and return all tasks."""
-        for _ in self.seeds:
-            self.start_next(samples)
-        return self._uniform + self._ansatz
 
     def result(self, core_energy: float, reference: float | None) -> Control:
         """Wait for all tasks, and return both sides' energies."""

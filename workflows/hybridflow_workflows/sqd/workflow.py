@@ -8,10 +8,9 @@
     reference     ───────────►  exact_energy (goes on beside the rest)
     ansatz        ───────────►  build_ansatz
     transpile     ───────────►  transpile_ansatz
-    (control)     ───────────►  bounded_energy, uniform samples
     sample        ───────────────────────────────────────────────────►  sample
     diagonalize   ───────────►  solve_subspace, for each batch and iteration
-    (control)     ───────────►  bounded_energy, samples of the ansatz
+    (control)     ───────────►  bounded_energy, while the loop leaves workers idle, and after it
     report
 
 What was found is written as soon as it is known: ``integrals-*.npz``, ``samples.npy``,
@@ -36,6 +35,7 @@ from hybridflow.pools import Pools, engine_names, open_pools
 from hybridflow.progress import Display
 from hybridflow.report import write_report
 from hybridflow.site import Site, load_site
+from hybridflow_workflows.sqd.addon import require_extra
 from hybridflow_workflows.sqd.ansatz import Ansatz, build_ansatz, transpile_ansatz
 from hybridflow_workflows.sqd.control import ControlRuns
 from hybridflow_workflows.sqd.loop import SOLVER_OPTIONS, LoopSettings, run_loop
@@ -104,9 +104,12 @@ def run_sqd(
         been started then.
     SiteError
         If the site file is wrong or has no such resource.
+    MissingExtraError
+        If the packages of the extra ``sqd`` are not installed.
     HybridflowError
         What made a task fail. What had been found is in the folder.
     """
+    require_extra()
     molecule = check(parameters)
     loaded = site if isinstance(site, Site) else load_site(site)
     resource = loaded.resource(parameters.resource).name
@@ -196,21 +199,22 @@ class _Run:
         file = store_integrals(self.folder, integrals.one_body, integrals.two_body)
         exact = self.pools.classical.submit(exact_energy, integrals)
         ansatz = self._ansatz(integrals)
-        control = None
-        if self.parameters.control:
-            control = ControlRuns(self.pools.classical, file, integrals.electrons, self.parameters)
-            control.start_uniform()
         samples = self._sample(ansatz)
         with self.display.phase("reference"):
             reference = exact.result()
         matrix = samples.matrix()
         valid = count_valid(matrix, integrals.electrons)
+        control = None
+        if self.parameters.control:
+            control = ControlRuns(
+                self.pools.classical, file, integrals.electrons, matrix, self.parameters
+            )
         rounds, filled = self._diagonalize(integrals, matrix, reference, control)
         found = self._found(integrals, ansatz, samples, valid, reference, rounds, filled)
         write_result(self.folder, found)
         if control is not None:
             with self.display.phase("control") as phase:
-                phase.watch(control.finish(matrix))
+                phase.watch(control.start_all())
                 compared = control.result(integrals.core_energy, reference)
             found = msgspec.structs.replace(found, control=compared)
             write_result(self.folder, found)
@@ -257,7 +261,7 @@ class _Run:
         def ended(record: IterationRecord) -> None:
             self._tell(record)
             if control is not None:
-                control.start_next(matrix)
+                control.start_next()
 
         solver = SubspaceSolver(self.pools.classical, SOLVER_OPTIONS, self.folder)
         policy = FillingPolicy(SOLVER_OPTIONS.carryover_threshold)
