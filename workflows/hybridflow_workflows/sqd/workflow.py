@@ -122,7 +122,8 @@ def run_sqd(
         try:
             with (
                 _recorded(parameters, engine, resource),
-                open_pools(loaded, engine=engine, workers=workers) as pools,
+                # A run has one quantum task: more places in the slot were only processes to start.
+                open_pools(loaded, engine=engine, workers=workers, tasks_per_slot=1) as pools,
             ):
                 run = _Run(parameters, molecule, pools, folder, shown, callback)
                 return run.result()
