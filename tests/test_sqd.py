@@ -169,6 +169,7 @@ def test_addon_does_not_become_an_mpi_rank() -> None:
         (SQDParameters(molecule="h2o", bond=0.9572, basis="sto-3g"), EXACT_H2O),
         (SQDParameters(molecule="n2", bond=1.0, basis="sto-3g"), EXACT_N2),
         (SQDParameters(molecule="n2", bond=1.0, active_space="6e,6o"), -108.89523607),
+        (SQDParameters(), -75.86885075),
     ],
 )
 def test_exact_energies(asked: SQDParameters, exact: float) -> None:
