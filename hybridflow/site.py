@@ -7,7 +7,7 @@ returns the built-in laptop site: one ideal Aer simulator and a classical worker
 import os
 import tomllib
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -201,15 +201,30 @@ def _convert(table: dict[str, Any], kind: type[_T], file: Path, place: tuple[str
     except msgspec.ValidationError as error:
         # msgspec ends its message with "- at `$.a.b`"; a top-level fault has no such end.
         text, _, inner = str(error).partition(" - at `$")
-        key = ".".join((*place, *filter(None, inner.strip("`").split("."))))
+        path = [*filter(None, inner.strip("`").split("."))]
+        key = ".".join((*place, *path))
         where = f"key `{key}`: " if key else ""
-        allowed = ""
-        if "unknown field" in text:
-            allowed = f" (allowed here: {', '.join(_fields_at(kind, inner))})"
-        raise SiteError(f"{file}: {where}{text}{allowed}") from error
+        raise SiteError(f"{file}: {where}{_in_toml(text)}{_allowed(text, kind, path)}") from error
 
 
-def _fields_at(kind: type[msgspec.Struct], inner: str) -> list[str]:
-    if inner.startswith(".classical"):
-        kind = Classical
-    return sorted(kind.__struct_fields__)
+def _in_toml(text: str) -> str:
+    """Return msgspec's text in the words of a TOML file."""
+    return text.replace("Object contains unknown field", "unknown key").replace("object", "table")
+
+
+def _allowed(text: str, kind: type[msgspec.Struct], path: list[str]) -> str:
+    if "unknown field" in text:
+        inner = Classical if path[:1] == ["classical"] else kind
+        return f" (allowed here: {', '.join(sorted(inner.__struct_fields__))})"
+    if "enum value" in text and path:
+        values = _literals(get_type_hints(kind)[path[0]])
+        return f" (allowed are: {', '.join(map(repr, values))})"
+    return ""
+
+
+def _literals(hint: Any) -> list[Any]:
+    # The values of a Literal, also of one that may be None.
+    parts = get_args(hint)
+    if get_origin(hint) is Literal:
+        return list(parts)
+    return [value for part in parts for value in _literals(part)]
