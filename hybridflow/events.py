@@ -4,6 +4,7 @@ Every process appends to a file of its own in the run's folder (``HYBRIDFLOW_RUN
 event; :func:`read_events` merges them by time. Times are seconds since the epoch.
 """
 
+import logging
 import os
 import socket
 import threading
@@ -33,6 +34,8 @@ __all__ = [
     "event_log",
     "read_events",
 ]
+
+_log = logging.getLogger(__name__)
 
 
 def _now() -> float:
@@ -158,7 +161,9 @@ _encoder = msgspec.json.Encoder()
 class EventLog:
     """Appends events to this process's file in a run's folder; without a folder, drops them.
 
-    Safe to use from several threads and across a fork (the child opens a file of its own).
+    Safe to use from several threads and across a fork (the child opens a file of its own). A full
+    disk costs the record of what happened, never the result of a task or of a vendor job: what
+    cannot be written is dropped, and the first time that is said in the log.
     """
 
     def __init__(self, folder: str | os.PathLike[str] | None) -> None:
@@ -166,15 +171,21 @@ class EventLog:
         self._lock = threading.Lock()
         self._descriptor = -1
         self._pid = 0
+        self._complained = False
 
     def emit(self, event: Event) -> None:
         """Append one event; durable against the death of this process, not of the machine."""
         if self._folder is None:
             return
         with self._lock:
-            if self._pid != os.getpid():
-                self._open(self._folder)
-            os.write(self._descriptor, _encoder.encode(event) + b"\n")
+            try:
+                if self._pid != os.getpid():
+                    self._open(self._folder)
+                os.write(self._descriptor, _encoder.encode(event) + b"\n")
+            except OSError as error:
+                if not self._complained:
+                    _log.warning("events of the run in %s are lost: %s", self._folder, error)
+                self._complained = True
 
     def _open(self, folder: Path) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -73,6 +73,17 @@ def test_the_run_of_the_environment_is_written_to(
     assert read_events(tmp_path / "r") == [event]
 
 
+def test_what_cannot_be_written_is_said_once_and_stops_nobody(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    log = EventLog(tmp_path / "file" / "run")
+    _emit(log, 0)
+    _emit(log, 1)
+    (record,) = caplog.records
+    assert "file/run are lost" in record.getMessage()
+
+
 def test_a_torn_last_line_is_left_out(tmp_path: Path) -> None:
     log = EventLog(tmp_path)
     _emit(log, 1)

@@ -313,6 +313,14 @@ def test_errors_are_recorded(run: Path) -> None:
     assert errors[1].startswith("TaskExitError: the task 'leave'")
 
 
+def test_a_record_that_cannot_be_written_does_not_cost_the_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv(environment.RUN, str(tmp_path / "file" / "run"))
+    assert sample(3) == 3
+
+
 def test_threads_have_tasks_and_workers_of_their_own(run: Path) -> None:
     found: set[str] = set()
     barrier = threading.Barrier(3, timeout=30)

@@ -37,7 +37,6 @@ from hybridflow.errors import (
 from hybridflow.events import (
     BrokerStarted,
     BrokerStopped,
-    Event,
     EventLog,
     VendorJobEnded,
     VendorJobStarted,
@@ -119,7 +118,7 @@ class Dispatcher:
             self.ready.set_exception(error)
             return
         broker = f"{self._resource.name}-{uuid.uuid4().hex[:8]}"
-        self._emit(
+        self._events.emit(
             BrokerStarted(
                 resource=self._resource.name, backend=self._resource.backend, broker=broker
             )
@@ -133,7 +132,7 @@ class Dispatcher:
             self.error = _ours(error)
         self._close(self.error or self._stopped_error())
         reason = str(self.error or "")
-        self._emit(BrokerStopped(resource=self._resource.name, broker=broker, reason=reason))
+        self._events.emit(BrokerStopped(resource=self._resource.name, broker=broker, reason=reason))
         self._on_end()
 
     def _open(self) -> Description:
@@ -216,7 +215,7 @@ class Dispatcher:
             self._fail(job, _ours(error), may_repeat=True)
             return
         self._running.append(job)
-        self._emit(
+        self._events.emit(
             VendorJobStarted(
                 resource=self._resource.name,
                 vendor_job_id=job.id,
@@ -351,7 +350,7 @@ class Dispatcher:
         except Exception as unknown:
             # The results are there and paid for: they are delivered with a cost of 0, and said so.
             _log.warning("the usage of vendor job %s is not known: %s", job.id, unknown)
-        self._emit(
+        self._events.emit(
             VendorJobEnded(
                 resource=self._resource.name,
                 vendor_job_id=job.id,
@@ -439,14 +438,6 @@ class Dispatcher:
                         resource=self._resource.name,
                     ) from error
                 self._pause(attempt)
-
-    def _emit(self, event: Event) -> None:
-        try:
-            self._events.emit(event)
-        except OSError as error:
-            # A full disk must cost the record of a vendor job, not its result.
-            _log.warning("an event could not be written: %s", error)
-
 
 def _ours(error: BaseException) -> HybridflowError:
     return error if isinstance(error, HybridflowError) else ErrorRecord.of(error).error()
