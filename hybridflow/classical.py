@@ -14,7 +14,6 @@ is (with the way to the broker, credentials and the variables that make MPI libr
 themselves), and because one killed worker breaks all of it.
 """
 
-import ctypes
 import os
 import pickle
 import signal
@@ -32,6 +31,7 @@ from typing import Any, ParamSpec, TypeVar
 from hybridflow import environment
 from hybridflow.environment import Role
 from hybridflow.errors import TaskError, WorkerLostError
+from hybridflow.kernel import die_with
 from hybridflow.tasks import as_task, is_quantum_task, task_name
 
 __all__ = ["ClassicalPool"]
@@ -39,7 +39,6 @@ __all__ = ["ClassicalPool"]
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
-_PR_SET_PDEATHSIG = 1
 _LOOK_SECONDS = 1.0  # how often a silent worker is looked after
 _END_SECONDS = 5.0  # what a worker may take to end once its socket is closed
 
@@ -261,18 +260,10 @@ def _packed_error(error: Exception) -> bytes:
     return data
 
 
-def _die_with(parent: int) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
-    if os.getppid() != parent:
-        sys.exit("the driver has ended")
-
-
 def main() -> None:
     """Serve one driver until it closes its end of the socket or dies."""
     descriptor, parent = map(int, sys.argv[1:])
-    _die_with(parent)
+    die_with(parent)
     # Ctrl-C reaches the whole process group; the driver decides what it means for its workers. A
     # handler, since an ignored signal would stay ignored in what a task starts.
     signal.signal(signal.SIGINT, lambda number, frame: None)

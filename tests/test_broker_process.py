@@ -27,7 +27,6 @@ from hybridflow.broker import client as client_module
 from hybridflow.broker import protocol
 from hybridflow.broker.client import SocketConnection, connect
 from hybridflow.broker.core import Broker
-from hybridflow.broker.guard import process_namespace
 from hybridflow.broker.place import check_folder, check_path, lock
 from hybridflow.broker.process import BrokerProcess, socket_path
 from hybridflow.broker.protocol import (
@@ -53,6 +52,7 @@ from hybridflow.errors import (
     TooLargeError,
 )
 from hybridflow.events import BrokerStarted, BrokerStopped, read_events
+from hybridflow.kernel import process_namespace
 from hybridflow.records import (
     ClientInfo,
     JobState,
@@ -545,7 +545,7 @@ def test_a_log_line_hides_credentials() -> None:
 
 def test_a_broker_with_credentials_cannot_be_dumped() -> None:
     program = (
-        "import ctypes; from hybridflow.broker.guard import forbid_dumps; forbid_dumps(); "
+        "import ctypes; from hybridflow.kernel import forbid_dumps; forbid_dumps(); "
         "print(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))"
     )
     out = subprocess.run(

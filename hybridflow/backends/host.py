@@ -13,7 +13,6 @@ The process dies with its owner and ignores the signals of the terminal and of a
 is its owner who decides when it ends.
 """
 
-import ctypes
 import logging
 import os
 import queue
@@ -26,14 +25,13 @@ from hybridflow.backends import channel
 from hybridflow.backends.base import Backend, NotifyingBackend
 from hybridflow.backends.factory import make_backend
 from hybridflow.errors import ErrorRecord, HybridflowError
+from hybridflow.kernel import die_with, forbid_dumps
 from hybridflow.records import JobState, JobStatus, Usage
 
 __all__ = ["main"]
 
 _log = logging.getLogger(__name__)
 
-_PR_SET_PDEATHSIG = 1
-_PR_SET_DUMPABLE = 4
 _LEAST_PAUSE, _LONGEST_PAUSE = 0.01, 0.5
 
 
@@ -61,12 +59,8 @@ def main() -> None:
 def _guard(owner: int) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    libc = ctypes.CDLL(None, use_errno=True)
-    for option, value in ((_PR_SET_PDEATHSIG, signal.SIGKILL), (_PR_SET_DUMPABLE, 0)):
-        if libc.prctl(option, int(value), 0, 0, 0) != 0:
-            raise OSError(ctypes.get_errno(), f"prctl({option}) failed")
-    if os.getppid() != owner:
-        sys.exit("the owner of this process has ended")
+    forbid_dumps()
+    die_with(owner)
 
 
 def _record(error: Exception) -> ErrorRecord:

@@ -18,11 +18,11 @@ import msgspec
 from hybridflow.backends import open_backend
 from hybridflow.broker import protocol
 from hybridflow.broker.core import Broker
-from hybridflow.broker.guard import forbid_dumps, signal_when_parent_ends
 from hybridflow.broker.place import check_folder, check_path, lock, socket_path
 from hybridflow.broker.protocol import Ready, Start
 from hybridflow.broker.server import Server
 from hybridflow.errors import BrokerLostError, ErrorRecord, HybridflowError, InternalError
+from hybridflow.kernel import forbid_dumps, signal_when_parent_ends
 
 _log = logging.getLogger("hybridflow.broker")
 _SHORTEST_SECRET = 4

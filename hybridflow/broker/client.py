@@ -31,7 +31,6 @@ from zmq.utils.monitor import recv_monitor_message
 
 from hybridflow import environment
 from hybridflow.broker import protocol
-from hybridflow.broker.guard import process_namespace
 from hybridflow.broker.pending import ReplyFuture, copy_of
 from hybridflow.broker.place import check_folder, check_path
 from hybridflow.broker.protocol import (
@@ -57,6 +56,7 @@ from hybridflow.errors import (
     RequestError,
     TooLargeError,
 )
+from hybridflow.kernel import process_namespace
 from hybridflow.records import ClientInfo, Description, JobState, Reply, Request
 
 __all__ = ["LOST_AFTER_SECONDS", "ClientTicket", "SocketConnection", "connect"]

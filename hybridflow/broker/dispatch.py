@@ -439,6 +439,7 @@ class Dispatcher:
                     ) from error
                 self._pause(attempt)
 
+
 def _ours(error: BaseException) -> HybridflowError:
     return error if isinstance(error, HybridflowError) else ErrorRecord.of(error).error()
 

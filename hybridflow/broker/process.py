@@ -203,10 +203,12 @@ class BrokerProcess:
         process = self._process
         if process is None:
             return
-        if process.poll() is None:
-            # It leads a session of its own: its backend's process belongs to the same group.
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        # It leads a group of its own, with whatever its backend has started; a backend's own
+        # process dies with it. Another thread, which waits for its end, may see that end first.
+        with contextlib.suppress(ProcessLookupError):
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
         self._close_pipe(process)
 
     def _close_pipe(self, process: "subprocess.Popen[bytes]") -> None:

@@ -23,7 +23,6 @@ import zmq
 
 from hybridflow.broker import protocol
 from hybridflow.broker.core import Broker
-from hybridflow.broker.guard import process_namespace
 from hybridflow.broker.protocol import (
     MAX_MESSAGE_BYTES,
     Ack,
@@ -48,6 +47,7 @@ from hybridflow.errors import (
     ResourceError,
     TooLargeError,
 )
+from hybridflow.kernel import process_namespace
 from hybridflow.records import Description, JobState, Reply, Request
 
 __all__ = ["Server"]

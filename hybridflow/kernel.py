@@ -1,11 +1,15 @@
-"""What a broker and its clients ask of the kernel about processes."""
+"""What our processes ask of the kernel about themselves: how they end, and who may look into them.
+
+``reaper.py`` makes one such call of its own, because it is run by path and imports nothing of ours.
+"""
 
 import contextlib
 import ctypes
 import os
 import signal
+import sys
 
-__all__ = ["forbid_dumps", "process_namespace", "signal_when_parent_ends"]
+__all__ = ["die_with", "forbid_dumps", "process_namespace", "signal_when_parent_ends"]
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
@@ -28,7 +32,20 @@ def signal_when_parent_ends(number: signal.Signals) -> None:
     The kernel does not know of processes here: whoever handles the signal has to see for himself
     whether the parent's process has ended too (``os.getppid``).
     """
-    _prctl(_PR_SET_PDEATHSIG, number, "PR_SET_PDEATHSIG")
+    _prctl(_PR_SET_PDEATHSIG, int(number), "PR_SET_PDEATHSIG")
+
+
+def die_with(parent: int) -> None:
+    """Have this process killed when the thread that started it ends, however it ends.
+
+    Parameters
+    ----------
+    parent
+        Process id of the parent; if it has ended already, this process exits now.
+    """
+    signal_when_parent_ends(signal.SIGKILL)
+    if os.getppid() != parent:
+        sys.exit(f"process {parent}, which started this one, has ended")
 
 
 def process_namespace() -> int:
