@@ -288,6 +288,18 @@ def test_a_batch_is_cut_into_runs_of_bounded_size(
         assert found[13 + 2 * number].c.get_int_counts() == {3: 20}
 
 
+def test_many_shots_are_drawn_in_parts_and_are_the_same(
+    bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hybridflow.backends.aer import engine
+
+    pub = sampled(bell(), shots=1000, seed=5)
+    (whole,) = bench().sample(pub)
+    monkeypatch.setattr(engine, "_SHOTS_PER_DRAW", 300)
+    (parts,) = bench().sample(pub)
+    assert np.array_equal(whole.meas.array, parts.meas.array)
+
+
 def test_bits_are_packed_as_qiskit_packs_them() -> None:
     memory = memory_from_hex(["0x1", "0x102", "0x0"], 9)
     assert memory.tolist() == [[0, 1], [1, 2], [0, 0]]
@@ -531,7 +543,7 @@ def test_an_unknown_device_is_answered_with_names() -> None:
     backend = AerBackend("aer", AerOptions(device="FakeTorin"))
     with pytest.raises(SiteError, match=r"did you mean FakeTorino.*FakeManilaV2") as caught:
         backend.acquire()
-    assert "`device`" in str(caught.value)
+    assert "`qpu.aer.device`" in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,13 @@ from hybridflow.backends.aer.devices import fake_device, require
 from hybridflow.backends.aer.options import AerOptions, Method
 from hybridflow.backends.jobs import JobThreads, Outcome
 from hybridflow.backends.timing import count_circuits, count_shots
-from hybridflow.errors import AcquireError, RequestError, ResourceError, TooLargeError
+from hybridflow.errors import (
+    AcquireError,
+    RequestError,
+    ResourceError,
+    SiteError,
+    TooLargeError,
+)
 from hybridflow.records import (
     Batch,
     Capabilities,
@@ -102,8 +108,15 @@ class AerBackend:
     def _num_qubits(self) -> int | None:
         bounds = [self.options.num_qubits]
         if self.options.device is not None:
-            bounds.append(int(fake_device(self.options.device).num_qubits))
+            bounds.append(int(self._device.num_qubits))
         return min((bound for bound in bounds if bound is not None), default=None)
+
+    @cached_property
+    def _device(self) -> Any:
+        try:
+            return fake_device(str(self.options.device))
+        except SiteError as error:
+            raise SiteError(f"key `qpu.{self.name}.device`: {error}", resource=self.name) from error
 
     def target(self) -> TargetSnapshot:
         """Return the device's target, or everything that an ideal Aer can execute."""
@@ -113,15 +126,14 @@ class AerBackend:
         if self.options.device is None:
             require("qiskit_aer", "aer")
             return ideal_target(self.options.num_qubits)
-        device = fake_device(self.options.device)
-        return snapshot_of(device.target, calibration=_calibration(device))
+        return snapshot_of(self._device.target, calibration=_calibration(self._device))
 
     def metadata(self) -> dict[str, str]:
         """Return the versions, and the device with its date of calibration."""
         found = {"name": self.name, "aer": str(require("qiskit_aer", "aer").__version__)}
         if self.options.device is not None:
             found["device"] = self.options.device
-            found["calibration"] = _calibration(fake_device(self.options.device))
+            found["calibration"] = _calibration(self._device)
         return found
 
     # Session
@@ -155,8 +167,7 @@ class AerBackend:
         }
         try:
             if self.options.has_device_noise:
-                device = fake_device(str(self.options.device))
-                simulator = aer.AerSimulator.from_backend(device, **options)
+                simulator = aer.AerSimulator.from_backend(self._device, **options)
             else:
                 simulator = aer.AerSimulator(**options)
         except aer.AerError as error:
@@ -268,7 +279,7 @@ class AerBackend:
         for circuit in bases.values():
             circuit.h(0)
         if self.options.device is not None:
-            names = fake_device(self.options.device).operation_names
+            names = self._device.operation_names
             bases = {
                 letter: transpile(circuit, basis_gates=names, optimization_level=1)
                 for letter, circuit in bases.items()

@@ -57,7 +57,5 @@ def fake_device(name: str) -> Any:
     if name not in names:
         near = difflib.get_close_matches(name, names, n=3)
         hint = f" did you mean {' or '.join(near)}?" if near else ""
-        raise SiteError(
-            f"key `device`: there is no fake device {name!r};{hint} allowed are: {', '.join(names)}"
-        )
+        raise SiteError(f"there is no fake device {name!r};{hint} allowed are: {', '.join(names)}")
     return getattr(_provider(), name)()

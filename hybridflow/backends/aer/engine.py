@@ -42,6 +42,7 @@ _RUNTIME_BOUND_QUBITS = 13
 _PROBABILITIES_PER_RUN = 2**25
 _BYTES_PER_PROBABILITY = 32  # Aer's, its result's, and what they are cumulated into
 _SHOTS_PER_RUN = 2**22
+_SHOTS_PER_DRAW = 2**20
 
 
 @dataclass(frozen=True)
@@ -190,13 +191,7 @@ class Engine:
                 for number, binding in state.users:
                     item = samplings[number]
                     rng = self._generator(item.seed, binding)
-                    places = rng.random(item.shots) * cumulated[-1]
-                    outcomes = np.searchsorted(cumulated, places, side="right")
-                    results[number][binding] = memory_from_outcomes(
-                        np.minimum(outcomes, len(cumulated) - 1),
-                        item.plan.outcome_places,
-                        item.plan.outcome_is_memory,
-                    )
+                    _draw_into(results[number][binding], cumulated, item.plan, rng)
 
     def _probabilities(
         self, families: Iterable[_Family], free: int, stop: threading.Event
@@ -401,6 +396,17 @@ def _check_shots(samplings: Sequence[Sampling], free: int) -> None:
             f"the shots of this batch take {needed / 2**20:,.0f} MiB and there are "
             f"{free / 2**20:,.0f} MiB for states and shots (key `memory_mib`, or free memory): "
             "ask for fewer shots, or a larger precision"
+        )
+
+
+def _draw_into(memory: Bits, cumulated: Floats, plan: Plan, rng: np.random.Generator) -> None:
+    # In parts: numbers on their way to bits take a hundred times the room of the bits.
+    for begin in range(0, len(memory), _SHOTS_PER_DRAW):
+        part = memory[begin : begin + _SHOTS_PER_DRAW]
+        places = rng.random(len(part)) * cumulated[-1]
+        outcomes = np.searchsorted(cumulated, places, side="right")
+        part[:] = memory_from_outcomes(
+            np.minimum(outcomes, len(cumulated) - 1), plan.outcome_places, plan.outcome_is_memory
         )
 
 
