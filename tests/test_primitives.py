@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from desk import Desk
 from qiskit import ClassicalRegister, QuantumCircuit, QuantumRegister
-from qiskit.circuit import Parameter, ParameterVector
+from qiskit.circuit import Clbit, Parameter, ParameterVector
 from qiskit.primitives import (
     BaseEstimatorV2,
     BasePrimitiveJob,
@@ -285,6 +285,12 @@ def measures_nothing() -> QuantumCircuit:
     return QuantumCircuit(1, 1, name="idle")
 
 
+def measures_into_no_register() -> QuantumCircuit:
+    circuit = QuantumCircuit(QuantumRegister(1), [Clbit()], ClassicalRegister(1), name="loose")
+    circuit.measure(0, 0)
+    return circuit
+
+
 def unbound() -> QuantumCircuit:
     circuit = QuantumCircuit(1)
     circuit.rx(Parameter("angle"), 0)
@@ -301,6 +307,7 @@ def wide() -> QuantumCircuit:
 REFUSED: list[tuple[Any, type[RequestError], str]] = [
     ([no_register()], CircuitError, "PUB 0: circuit .* has no classical register.*measure_all"),
     ([bell(), measures_nothing()], CircuitError, "PUB 1: circuit 'idle' measures nothing"),
+    ([measures_into_no_register()], CircuitError, "PUB 0: circuit 'loose' measures nothing into"),
     ([unbound()], CircuitError, "PUB 0: .* unbound parameters: angle"),
     (
         [(unbound(), {("angle", "x"): [0.1, 0.2]})],

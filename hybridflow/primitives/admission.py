@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from qiskit import QuantumCircuit
-from qiskit.circuit import ControlFlowOp
+from qiskit.circuit import Clbit
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
 from qiskit.primitives.containers.sampler_pub import SamplerPub
 from qiskit.transpiler import Target
@@ -91,24 +91,24 @@ def _check_sampler_pub(number: int, pub: SamplerPub, description: Description) -
             f"PUB {number}: circuit {circuit.name!r} has no classical register, so its result "
             "would be empty; add measurements, for example with measure_all()"
         )
-    if not _measures(circuit):
+    registered = {bit for register in circuit.cregs for bit in register}
+    if registered.isdisjoint(_measured(circuit)):
         raise CircuitError(
-            f"PUB {number}: circuit {circuit.name!r} measures nothing, so its result would be all "
-            "zeros; add measurements into its classical registers"
+            f"PUB {number}: circuit {circuit.name!r} measures nothing into a classical register, "
+            "so its result would be all zeros; add measurements"
         )
 
 
-def _measures(circuit: QuantumCircuit) -> bool:
-    if "measure" in circuit.count_ops():
-        return True
-    blocks = (block for each in _control_flow(circuit) for block in each.blocks)
-    return any(_measures(block) for block in blocks)
-
-
-def _control_flow(circuit: QuantumCircuit) -> Iterator[ControlFlowOp]:
-    for instruction in circuit.data:
-        if instruction.is_control_flow():
-            yield instruction.operation
+def _measured(circuit: QuantumCircuit) -> Iterator[Clbit]:
+    # The bits of `circuit` itself, also where blocks of control flow write them. Backwards:
+    # measurements stand at the end of most circuits.
+    for instruction in reversed(circuit.data):
+        if instruction.name == "measure":
+            yield instruction.clbits[0]
+        elif instruction.is_control_flow():
+            for block in instruction.operation.blocks:
+                outer = dict(zip(block.clbits, instruction.clbits, strict=True))
+                yield from (outer[bit] for bit in _measured(block))
 
 
 def _check_estimator_pub(number: int, pub: EstimatorPub, description: Description) -> None:
