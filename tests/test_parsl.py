@@ -674,6 +674,10 @@ def test_bad_input_is_refused(site: Path, tmp_path: Path) -> None:
         hybrid_config(site, workers=0)
     with pytest.raises(InputError, match="tasks_per_slot"):
         hybrid_config(site, tasks_per_slot=-1)
+    with pytest.raises(InputError, match="tasks_per_slot"):
+        QPUExecutor(site=site, tasks_per_slot=0)
+    with pytest.raises(InputError, match="threads"):
+        ClassicalExecutor(site=site, threads=0)
     with pytest.raises(InputError, match="two words"):
         hybrid_config(site, run_dir=tmp_path / "two words")
 

@@ -79,7 +79,6 @@ def hybrid_config(
         If a number is out of range, or if Parsl cannot work in the folder.
     """
     checked = site if isinstance(site, Site) else load_site(site)
-    _check_numbers(workers=workers, tasks_per_slot=tasks_per_slot)
     executors = [
         QPUExecutor(QPU, checked, resource, tasks_per_slot, require_mark, qpu_provider),
         ClassicalExecutor(CLASSICAL, checked, workers, provider=classical_provider),
@@ -99,12 +98,6 @@ def hybrid_config(
         exit_mode=exit_mode,
         **(defaults | options),
     )
-
-
-def _check_numbers(**numbers: int | None) -> None:
-    for name, number in numbers.items():
-        if number is not None and number < 1:
-            raise InputError(f"`{name}` must be at least 1, not {number}")
 
 
 def _folder(run_dir: str | os.PathLike[str] | None) -> str:

@@ -31,6 +31,7 @@ from parsl.providers.base import ExecutionProvider
 from hybridflow.environment import Role, thread_limits
 from hybridflow.errors import (
     HybridflowError,
+    InputError,
     ResourceError,
     SiteError,
     TaskError,
@@ -220,6 +221,8 @@ remote_monitoring_radio
     ------
     SiteError
         If the site file is wrong, has no such resource, or does not fit the provider.
+    InputError
+        If `tasks_per_slot` is below 1.
     """
 
     role = Role.QUANTUM
@@ -255,7 +258,9 @@ remote_monitoring_radio
         self.require_mark = require_mark
         self._site = site if isinstance(site, Site) else load_site(site)
         self._resource = self._site.resource(resource)
-        self.tasks_per_slot = tasks_per_slot or self._resource.tasks_per_slot
+        self.tasks_per_slot = _number(
+            "tasks_per_slot", tasks_per_slot, self._resource.tasks_per_slot
+        )
         chosen = provider or LocalProvider()  # type: ignore[no-untyped-call]
         _check_provider(chosen, label)
         super().__init__(
@@ -347,6 +352,13 @@ class ClassicalExecutor(LeasedExecutor):
         Where blocks come from; this machine if not given.
     **options
         All others of :class:`~parsl.HighThroughputExecutor`.
+
+    Raises
+    ------
+    SiteError
+        If the site file is wrong.
+    InputError
+        If a number is below 1.
     """
 
     role = Role.CLASSICAL
@@ -362,8 +374,8 @@ class ClassicalExecutor(LeasedExecutor):
     ) -> None:
         self.site = site
         self._site = site if isinstance(site, Site) else load_site(site)
-        self.workers = workers or self._site.classical.worker_count
-        self.threads = threads or self._site.classical.threads
+        self.workers = _number("workers", workers, self._site.classical.worker_count)
+        self.threads = _number("threads", threads, self._site.classical.threads)
         chosen = provider or LocalProvider()  # type: ignore[no-untyped-call]
         defaults = {
             "address": _address(chosen),
@@ -383,6 +395,13 @@ class ClassicalExecutor(LeasedExecutor):
         """Return the command line of a keeper, without the worker pool's arguments."""
         keeper = launch.kept(launch.WORKER_POOL, lease, Role.CLASSICAL)
         return launch.with_variables(keeper, self._site, thread_limits(self.threads))
+
+
+def _number(name: str, given: int | None, default: int) -> int:
+    number = default if given is None else given
+    if number < 1:
+        raise InputError(f"`{name}` must be at least 1, not {number}")
+    return number
 
 
 def _handler(chosen: bool | ErrorHandler) -> bool | ErrorHandler:
