@@ -31,6 +31,7 @@ from hybridflow_workflows.sqd.reference import exact_energy
 from hybridflow_workflows.sqd.sampling import count_valid
 from hybridflow_workflows.sqd.solver import load_integrals, store_integrals
 
+SITE = Path(__file__).parent.parent / "configs" / "laptop.toml"
 SMALL = SQDParameters(molecule="h2o", bond=0.9572, basis="sto-3g", shots=2000)
 EXACT_H2O, EXACT_N2 = -75.01232550, -107.54896650
 
@@ -207,7 +208,6 @@ def test_filling_stops_at_the_size_of_a_batch() -> None:
     )
     policy = FillingPolicy(1e-4)
     ((alpha, beta),) = policy.prepare_subspaces(request)
-    assert policy.filled
     assert set(alpha.tolist()) == set(beta.tolist())
     assert len(set(alpha.tolist())) == 3
 
@@ -227,7 +227,9 @@ def water(tmp_path_factory: pytest.TempPathFactory) -> tuple[SQDResult, Path, li
     folder = tmp_path_factory.mktemp("water") / "run"
     told: list[Any] = []
     asked = SQDParameters(**_fields(SMALL) | {"control": True})
-    result = run_sqd(asked, engine="local", workers=2, output=folder, callback=told.append)
+    result = run_sqd(
+        asked, site=SITE, engine="local", workers=2, output=folder, callback=told.append
+    )
     return result, folder, told
 
 
@@ -282,15 +284,24 @@ def test_a_run_leaves_the_environment_as_it_was(
 
 def test_nitrogen_is_exact(tmp_path: Path) -> None:
     asked = SQDParameters(molecule="n2", bond=1.0, basis="sto-3g", shots=5000)
-    result = run_sqd(asked, engine="local", workers=2, output=tmp_path / "run")
+    result = run_sqd(asked, site=SITE, engine="local", workers=2, output=tmp_path / "run")
     assert abs(result.energy_hartree - EXACT_N2) < 1e-6
+
+
+def test_few_samples_are_filled_up_if_asked_for(tmp_path: Path) -> None:
+    """Without noise the ansatz gives a few configurations over and over."""
+    asked = SQDParameters(**_fields(SMALL) | {"fill": True, "resource": "ideal"})
+    result = run_sqd(asked, site=SITE, engine="local", workers=1, output=tmp_path / "run")
+    assert result.resource == "ideal"
+    assert result.distinct_samples < 225
+    assert abs(result.energy_hartree - EXACT_H2O) < 1e-6
 
 
 def test_parsl_gives_the_same_energies(
     water: tuple[SQDResult, Path, list[Any]], tmp_path: Path
 ) -> None:
     local, _, _ = water
-    result = run_sqd(SMALL, engine="parsl", workers=2, output=tmp_path / "run")
+    result = run_sqd(SMALL, site=SITE, engine="parsl", workers=2, output=tmp_path / "run")
     assert result.engine == "parsl"
     assert len(result.iterations) == len(local.iterations)
     for ours, theirs in zip(result.iterations, local.iterations, strict=True):
@@ -332,6 +343,7 @@ def test_ctrl_c_ends_the_run_and_is_recorded(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         run_sqd(
             SMALL,
+            site=SITE,
             engine="local",
             workers=1,
             output=folder,
@@ -351,7 +363,7 @@ def test_a_late_failure_keeps_the_energy(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr("hybridflow_workflows.sqd.control.ControlRuns.result", fail)
     asked = SQDParameters(**_fields(SMALL) | {"control": True})
     with pytest.raises(ArithmeticError, match="the control broke down"):
-        run_sqd(asked, engine="local", workers=1, output=tmp_path / "run")
+        run_sqd(asked, site=SITE, engine="local", workers=1, output=tmp_path / "run")
     written = json.loads((tmp_path / "run" / "result.json").read_text())
     assert written["control"] is None
     assert abs(written["energy_hartree"] - EXACT_H2O) < 1e-6

@@ -34,6 +34,9 @@ Examples:
 @click.option("--samples-per-batch", default=300, show_default=True, help="Samples of a subspace.")
 @click.option("--iterations", default=5, show_default=True, help="Rounds, at most.")
 @click.option("--max-dim", type=int, help="Bound on a subspace's strings of one spin.")
+@click.option(
+    "--fill", is_flag=True, help="Fill subspaces of few samples up with excitations: no plain SQD."
+)
 @click.option("--repetitions", default=2, show_default=True, help="Repetitions of the ansatz.")
 @click.option(
     "--optimize/--no-optimize",
@@ -100,10 +103,13 @@ def _rows(result: "SQDResult", folder: Path) -> list[tuple[str, str]]:
         rows.append(("error", f"{result.error_millihartree:.3f} mHa"))
     if result.control is not None:
         rows.append(("control", _control(result)))
-    samples = f"{result.shots} shots, {result.valid_shots} with the right number of electrons"
-    rows.append(("samples", samples))
-    if result.filled:
-        rows.append(("", "few different ones: subspaces were filled up with excitations"))
+    rows.append(
+        (
+            "samples",
+            f"{result.shots} shots, {result.distinct_samples} different, "
+            f"{result.valid_shots} with the right number of electrons",
+        )
+    )
     rows.append(("vendor jobs", f"{result.vendor_jobs} on {result.resource}"))
     rows.append(("QPU seconds", f"{result.qpu_seconds:.2f}"))
     for name in ("result.json", "report.html"):

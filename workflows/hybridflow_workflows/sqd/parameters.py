@@ -41,12 +41,14 @@ class SQDParameters(Record, frozen=True, kw_only=True):
     seed
         Makes the run repeatable: the same energies whichever engine runs it.
     batches, samples_per_batch
-        Subspaces of an iteration, and samples that each is built from; where these span fewer
-        strings of one spin than they are, excitations fill it up.
+        Subspaces of an iteration, and samples that each is built from.
     iterations
         Rounds of configuration recovery and diagonalization.
     max_dim
         Bound on the strings of one spin in a subspace; None: no bound.
+    fill
+        Whether a subspace whose samples are few is filled up with single excitations. Not part of
+        plain SQD: the energy is then not the samples' merit alone.
     repetitions
         Repetitions of the LUCJ ansatz.
     optimize
@@ -72,6 +74,7 @@ class SQDParameters(Record, frozen=True, kw_only=True):
     samples_per_batch: int = 300
     iterations: int = 5
     max_dim: int | None = None
+    fill: bool = False
     repetitions: int = 2
     optimize: bool = True
     control: bool = False

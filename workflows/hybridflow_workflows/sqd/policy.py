@@ -1,4 +1,4 @@
-"""How the samples become subspaces: as in standard SQD, and filled up where samples are too few.
+"""Fills subspaces up where samples are too few; only if it is asked for.
 
 A good ansatz of a molecule, sampled without noise, gives a handful of configurations over and over.
 Where a batch spans fewer strings than it has samples, single excitations of the strings that carry
@@ -26,16 +26,10 @@ class FillingPolicy:
     ----------
     carryover_threshold
         Amplitude above which strings go on to the next iteration.
-
-    Attributes
-    ----------
-    filled
-        Whether any subspace was filled up.
     """
 
     def __init__(self, carryover_threshold: float) -> None:
         self._standard = addon("fermion").StandardPolicy(carryover_threshold=carryover_threshold)
-        self.filled = False
 
     def prepare_subspaces(self, request: "SubspaceRequest") -> "list[tuple[Strings, Strings]]":
         """Return the subspaces of the batches; with excitations, where their strings are few."""
@@ -51,7 +45,6 @@ class FillingPolicy:
         new = more[~np.isin(more, strings)]
         _, first = np.unique(new, return_index=True)
         taken = new[np.sort(first)][: max(0, wanted - len(np.unique(strings)))]
-        self.filled |= bool(len(taken))
         return np.concatenate((strings, taken))
 
     def refine(

@@ -73,11 +73,8 @@ class SQDResult(Record, frozen=True, kw_only=True):
         Energies of the mean field and of the ansatz's amplitudes (no bound).
     control
         The comparison with random samples, if asked for.
-    shots, valid_shots
-        Samples, and those of them with the right number of electrons.
-    filled
-        Whether subspaces were filled up with excitations, because the samples were few: see
-        ``policy.py``.
+    shots, distinct_samples, valid_shots
+        Samples, how many different ones they are, and how many have the right number of electrons.
     vendor_jobs, qpu_seconds
         Vendor jobs that the samples came from, and what the vendor bills for them.
     iterations
@@ -99,8 +96,8 @@ class SQDResult(Record, frozen=True, kw_only=True):
     ccsd_hartree: float
     control: Control | None
     shots: int
+    distinct_samples: int
     valid_shots: int
-    filled: bool
     vendor_jobs: int
     qpu_seconds: float
     iterations: tuple[IterationRecord, ...]

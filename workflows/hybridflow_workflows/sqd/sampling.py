@@ -32,6 +32,13 @@ class Samples:
     bits: int
     provenance: Provenance
 
+    @property
+    def distinct(self) -> int:
+        """Number of different samples."""
+        import numpy as np
+
+        return len(np.unique(self.packed, axis=0))
+
     def matrix(self) -> "np.ndarray[Any, Any]":
         """Return the samples as ``bool`` of shape ``(shots, bits)``."""
         import numpy as np

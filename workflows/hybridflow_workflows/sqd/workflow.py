@@ -210,8 +210,8 @@ class _Run:
             control = ControlRuns(
                 self.pools.classical, file, integrals.electrons, matrix, self.parameters
             )
-        rounds, filled = self._diagonalize(integrals, matrix, reference, control)
-        found = self._found(integrals, ansatz, samples, valid, reference, rounds, filled)
+        rounds = self._diagonalize(integrals, matrix, reference, control)
+        found = self._found(integrals, ansatz, samples, valid, reference, rounds)
         write_result(self.folder, found)
         if control is not None:
             with self.display.phase("control") as phase:
@@ -258,14 +258,14 @@ class _Run:
         matrix: "np.ndarray[Any, Any]",
         reference: float | None,
         control: ControlRuns | None,
-    ) -> tuple[tuple[IterationRecord, ...], bool]:
+    ) -> tuple[IterationRecord, ...]:
         def ended(record: IterationRecord) -> None:
             self._tell(record)
             if control is not None:
                 control.start_next()
 
         solver = SubspaceSolver(self.pools.classical, SOLVER_OPTIONS, self.folder)
-        policy = FillingPolicy(SOLVER_OPTIONS.carryover_threshold)
+        policy = FillingPolicy(SOLVER_OPTIONS.carryover_threshold) if self.parameters.fill else None
         with self.display.phase("diagonalize") as phase:
             rounds = Rounds(solver, integrals.core_energy, reference, phase.watch, ended)
             run_loop(
@@ -277,7 +277,7 @@ class _Run:
                 policy=policy,
                 callback=rounds.end,
             )
-        return tuple(rounds.records), policy.filled
+        return tuple(rounds.records)
 
     def _tell(self, record: IterationRecord) -> None:
         values: dict[str, float] = {"energy_hartree": record.energy_hartree}
@@ -297,7 +297,6 @@ class _Run:
         valid: int,
         reference: float | None,
         rounds: tuple[IterationRecord, ...],
-        filled: bool,
     ) -> SQDResult:
         best = min(rounds, key=lambda record: record.energy_hartree)
         origin = samples.provenance
@@ -310,7 +309,7 @@ class _Run:
             control=None,
             shots=self.parameters.shots,
             valid_shots=valid,
-            filled=filled,
+            distinct_samples=samples.distinct,
             vendor_jobs=len({origin.vendor_job_id}),
             qpu_seconds=origin.qpu_seconds,
             iterations=rounds,
