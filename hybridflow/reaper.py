@@ -274,6 +274,9 @@ class _Reaper:
         # has had it, and a second one would break into its clean-up.
         if time.monotonic() - self._felt.get(number, -_ECHO_SECONDS) >= _ECHO_SECONDS:
             os.kill(child, number)
+            if number in (signal.SIGTERM, signal.SIGHUP):
+                # A stopped process would not see the first without the second.
+                os.kill(child, signal.SIGCONT)
 
 
 def _received(control: int, size: int = 4096) -> bytes:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from hybridflow.broker.batching import shares
 from hybridflow.broker.core import Broker
+from hybridflow.broker.wake import Wake
 from hybridflow.broker.work import Limits
 from hybridflow.errors import (
     AcquireError,
@@ -575,6 +576,26 @@ def test_events_that_cannot_be_written_do_not_cost_the_result(
     (tmp_path / "file").touch()
     log = EventLog(tmp_path / "file" / "run")
     assert names(open_desk(log=log).submit(request("a"))) == ["a"]
+
+
+def test_a_broker_that_cannot_begin_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken(EventLog):
+        def emit(self, event: object) -> None:
+            raise RuntimeError("a bug of ours")
+
+    resource = Resource(name="dev", backend="device")
+    broker = Broker(resource, Device(), log=Broken(None))
+    with pytest.raises(RuntimeError, match="a bug of ours"):
+        broker.begin().result(10)
+    assert broker.join(10)
+
+
+def test_a_wake_outlives_the_modules_of_an_ending_interpreter(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wake = Wake()
+    monkeypatch.setattr("hybridflow.broker.wake.os", None)
+    del wake  # an exception here is a warning, and a warning is an error
 
 
 def test_an_unknown_cost_does_not_hold_back_the_result(open_desk: Any) -> None:

@@ -171,6 +171,16 @@ say("command"){FOREVER}"""
         one.wait_gone()
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_stopped_command_is_ended_by_a_signal_to_its_keeper(number: signal.Signals) -> None:
+    with family(kept(f'say("command"){FOREVER}')) as one:
+        one.wait_for("command")
+        one.kill("command", signal.SIGSTOP)
+        one.process.send_signal(number)
+        assert one.process.wait(timeout=30) == 128 + number
+        one.wait_gone()
+
+
 @pytest.mark.parametrize("victim", ["keeper", "reaper"])
 def test_no_orphan_whoever_is_killed(victim: str) -> None:
     body = f"""

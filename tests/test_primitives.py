@@ -344,6 +344,11 @@ def test_the_sampler_refuses(
     assert not desk.requests, "something was sent"
 
 
+def test_shots_that_no_number_on_the_wire_can_hold(desk: Desk) -> None:
+    with pytest.raises(TooLargeError, match="shots are over the limit"):
+        hf.Sampler().run([bell()], shots=10**30)
+
+
 @pytest.mark.parametrize("shots", [0, -1, 2.5, "many"])
 def test_wrong_shots_of_a_call(desk: Desk, shots: Any) -> None:
     with pytest.raises(RequestError, match="shots"):

@@ -110,19 +110,18 @@ class Dispatcher:
 
     def run(self) -> None:
         """Acquire the backend, serve until the queue is closed, release the backend."""
+        broker = f"{self._resource.name}-{uuid.uuid4().hex[:8]}"
+        started = BrokerStarted(
+            resource=self._resource.name, backend=self._resource.backend, broker=broker
+        )
         try:
             description = self._open()
+            self._events.emit(started)
         except BaseException as error:
             self._queue.close(_ours(error), 0)
             self._release()
             self.ready.set_exception(error)
             return
-        broker = f"{self._resource.name}-{uuid.uuid4().hex[:8]}"
-        self._events.emit(
-            BrokerStarted(
-                resource=self._resource.name, backend=self._resource.backend, broker=broker
-            )
-        )
         self.ready.set_result(description)
         try:
             self._serve()

@@ -1,6 +1,7 @@
 """Wakes a thread that sleeps in a poll from any other thread, at the price of a system call."""
 
 import os
+from collections.abc import Callable
 
 __all__ = ["Wake"]
 
@@ -27,6 +28,7 @@ class Wake:
         os.eventfd_read(self._descriptor)
         self._signalled = False
 
-    def __del__(self) -> None:
-        # Not earlier: another thread that holds this object may still signal.
-        os.close(self._descriptor)
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+        # Not earlier: another thread that holds this object may still signal. When the interpreter
+        # ends, `os` may be gone before this object is.
+        close(self._descriptor)

@@ -21,6 +21,9 @@ from hybridflow.records import Description, Primitive
 
 __all__ = ["admit", "check_call"]
 
+_MOST_SHOTS = 2**63 - 1
+"""What a request can carry as a number."""
+
 
 def check_call(
     primitive: Primitive,
@@ -79,8 +82,8 @@ def _check_width(number: int, circuit: QuantumCircuit, description: Description)
 
 
 def _check_sampler_pub(number: int, pub: SamplerPub, description: Description) -> None:
-    limit = description.capabilities.max_shots
-    if limit is not None and pub.shots > limit:
+    limit = description.capabilities.max_shots or _MOST_SHOTS
+    if pub.shots > limit:
         raise TooLargeError(
             f"PUB {number}: {pub.shots} shots are over the limit of {limit} of resource "
             f"{description.resource!r}; send several PUBs"
