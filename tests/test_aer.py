@@ -408,7 +408,7 @@ def test_sampled_values_scatter_as_their_standard_errors_say(bench: Any) -> None
     assert 0.7 < deviations.std() < 1.3
     assert found.stds[1].max() <= 0.0501
     assert bench().metadata[0]["shots"] == 400
-    assert bench().usage.shots == 120 * 400
+    assert bench().usage.shots == 60 * 3 * 400  # three groups that are measured together
 
 
 def test_grouping_changes_the_circuits_and_not_the_values(bench: Any) -> None:
@@ -649,6 +649,16 @@ def test_a_timing_profile_is_waited_for_and_billed(bench: Any) -> None:
     assert slow.backend.find("t") == job_id
     assert slow.backend.status(job_id, wait=30).state is JobState.DONE
     assert slow.backend.usage(job_id) == Usage(qpu_seconds=pytest.approx(0.3), shots=500)
+
+
+def test_an_estimator_is_billed_for_the_shots_of_each_group_of_observables(bench: Any) -> None:
+    opened = bench()
+    pub = estimated(
+        bell().remove_final_measurements(inplace=False), ["ZZ", "ZI", "XX"], precision=0.1
+    )
+    job_id = opened.backend.start(Batch(primitive=ESTIMATOR, pubs=(pub,)), tag="t")
+    assert opened.backend.status(job_id, wait=30).state is JobState.DONE
+    assert opened.backend.usage(job_id).shots == 2 * 100  # ZZ and ZI are measured together
 
 
 def test_a_job_is_stopped_and_the_next_one_runs(bench: Any) -> None:

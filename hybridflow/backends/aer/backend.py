@@ -226,26 +226,24 @@ class AerBackend:
 
     def _work(self, batch: Batch, stop: threading.Event) -> Outcome:
         started = time.monotonic()
-        results = self._results(batch, stop)
+        results, shots = self._results(batch, stop)
         seconds = time.monotonic() - started
-        shots = (
-            count_shots(batch) if batch.primitive is Primitive.SAMPLER else _estimator_shots(batch)
-        )
         if self.options.timing.is_set:
             seconds = self.options.timing.seconds(count_circuits(batch), shots)
             self.options.timing.last(started, seconds, stop)
         return results, Usage(qpu_seconds=seconds, shots=shots)
 
-    def _results(self, batch: Batch, stop: threading.Event) -> tuple[PackedResult, ...]:
+    def _results(self, batch: Batch, stop: threading.Event) -> tuple[tuple[PackedResult, ...], int]:
         from hybridflow.backends.aer.estimator import run_estimator
         from hybridflow.backends.aer.sampler import run_sampler
 
         method = str(batch.options.get("method", self.options.method))
         plans: dict[bytes, Plan] = {}
         if batch.primitive is Primitive.SAMPLER:
-            return run_sampler(
+            results = run_sampler(
                 batch, self._engine, lambda pub: self._plan(pub, plans), method, stop
             )
+            return results, count_shots(batch)
         return run_estimator(
             batch, self._engine, lambda pub: self._plan(pub, plans), self._rotations, method, stop
         )
@@ -287,12 +285,6 @@ class AerBackend:
         return {
             letter: [item.operation for item in circuit.data] for letter, circuit in bases.items()
         }
-
-
-def _estimator_shots(batch: Batch) -> int:
-    from hybridflow.backends.aer.estimator import shots_for
-
-    return sum(pub.circuits * shots_for(pub.precision) for pub in batch.pubs if pub.precision)
 
 
 def _check_options(batch: Batch) -> None:

@@ -117,8 +117,8 @@ def run_estimator(
     rotations: Rotations,
     method: str,
     stop: threading.Event,
-) -> tuple[PackedResult, ...]:
-    """Estimate a batch.
+) -> tuple[tuple[PackedResult, ...], int]:
+    """Estimate a batch; return a result for each PUB, and the shots that were taken in all.
 
     Parameters
     ----------
@@ -146,8 +146,8 @@ def run_estimator(
     exact = [number for number, pub in enumerate(pubs) if not pub.precision]
     _evaluate(pubs, exact, engine, method, stop, results)
     sampled = [number for number, pub in enumerate(pubs) if pub.precision]
-    _estimate(pubs, sampled, engine, rotations, grouped, method, stop, results)
-    return tuple(results[number] for number in range(len(pubs)))
+    shots = _estimate(pubs, sampled, engine, rotations, grouped, method, stop, results)
+    return tuple(results[number] for number in range(len(pubs))), shots
 
 
 def _expanded(observable: Mapping[str, float]) -> Terms:
@@ -238,7 +238,7 @@ def _estimate(
     method: str,
     stop: threading.Event,
     results: dict[int, PackedResult],
-) -> None:
+) -> int:
     measurements = {
         number: list(_measurements(pubs[number], rotations, grouped)) for number in chosen
     }
@@ -253,6 +253,7 @@ def _estimate(
         for item in measurements[number]:
             _book(item, next(memories), evs, variances)
         results[number] = pubs[number].result(evs, variances)
+    return sum(len(item.values) * item.shots for item in samplings)
 
 
 def _measurements(pub: _Pub, rotations: Rotations, grouped: bool) -> Iterator[_Measurement]:
