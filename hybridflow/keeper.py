@@ -9,7 +9,7 @@
 It passes signals on to the command and the command's exit status back, and it ends the command when
 the driver's lease is lost (``lease.py``). The door (``door.py``) is a keeper with a broker beside
 it; ``python -m hybridflow.keeper [--lease FILE] [--role ROLE] -- COMMAND`` is one without, for
-classical workers and for an engine's own processes.
+classical workers and for an engine's own processes, which get a clean environment too.
 """
 
 import contextlib
@@ -205,7 +205,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--role",
         type=environment.Role,
         choices=list(environment.Role),
-        help="start COMMAND in the clean environment of such a worker",
+        help="start COMMAND in the environment of such a worker",
     )
     parser.add_argument(
         "--grace",
@@ -219,9 +219,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = chosen.command[1:] if chosen.command[:1] == ["--"] else chosen.command
     if not command:
         parser.error("there is no COMMAND; put it after --")
-    variables: Mapping[str, str] = os.environ
-    if chosen.role is not None:
-        variables = environment.clean(os.environ, chosen.role)
+    # Credentials are nobody's here: what needs them is started by the door.
+    variables = environment.clean(os.environ, chosen.role)
     lease = Watch(chosen.lease) if chosen.lease else None
     with Keeper(command, variables, lease=lease, grace_seconds=chosen.grace) as keeper:
         return keeper.run()

@@ -269,6 +269,15 @@ def test_without_its_lease_a_command_is_ended_at_once(tmp_path: Path) -> None:
     assert "released" in done.stderr
 
 
+def test_an_engine_s_own_process_sees_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("aer_QRMI_TOKEN", "hidden")
+    monkeypatch.setenv("KEPT", "as it was")
+    seen = run("--", "env").stdout
+    assert "KEPT=as it was" in seen
+    assert "hidden" not in seen
+    assert "HYBRIDFLOW_ROLE=" not in seen
+
+
 @pytest.mark.parametrize("role", ["quantum", "classical"])
 def test_role_gives_the_clean_environment(role: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("SLURM_NTASKS", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MPI_LOCALNRANKS"):
