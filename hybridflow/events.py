@@ -204,6 +204,15 @@ class EventLog:
 _logs: dict[str, EventLog] = {}
 
 
+def _after_fork() -> None:
+    # A thread of the parent may have held the lock, and is not here to let go of it.
+    for log in _logs.values():
+        log._lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
 def event_log() -> EventLog:
     """Return the log of the run in ``HYBRIDFLOW_RUN``; without one, it drops what it is given."""
     folder = os.environ.get(environment.RUN, "")

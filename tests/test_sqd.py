@@ -23,6 +23,7 @@ from hybridflow.classical import ClassicalPool
 from hybridflow.cli import main
 from hybridflow.errors import InputError
 from hybridflow.events import Iteration, PhaseEnded, RunEnded, RunStarted, read_events
+from hybridflow.progress import Display
 from hybridflow_workflows.sqd import SQDParameters, SQDResult, make_sci_solver, run_sqd
 from hybridflow_workflows.sqd.addon import addon
 from hybridflow_workflows.sqd.molecule import Integrals, check, compute_integrals
@@ -367,3 +368,20 @@ def test_a_late_failure_keeps_the_energy(tmp_path: Path, monkeypatch: pytest.Mon
     written = json.loads((tmp_path / "run" / "result.json").read_text())
     assert written["control"] is None
     assert abs(written["energy_hartree"] - EXACT_H2O) < 1e-6
+
+
+def test_a_report_that_fails_costs_no_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_: object) -> None:
+        raise ArithmeticError("the page broke down")
+
+    monkeypatch.setattr("hybridflow_workflows.sqd.workflow.write_report", fail)
+    asked = SQDParameters(molecule="h2", basis="sto-3g", shots=200)
+    with Display() as display:
+        result = run_sqd(
+            asked, site=SITE, engine="local", workers=1, output=tmp_path / "run", display=display
+        )
+    assert abs(result.error_millihartree or 0.0) < 1e-3
+    assert (tmp_path / "run" / "result.json").exists()
+    assert "no report was written: ArithmeticError: the page broke down" in capfd.readouterr().err

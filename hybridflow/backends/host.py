@@ -20,6 +20,7 @@ import signal
 import socket
 import sys
 import threading
+import traceback
 
 from hybridflow.backends import channel
 from hybridflow.backends.base import Backend, NotifyingBackend
@@ -97,11 +98,17 @@ class _Host:
                 self._answer(item)
 
     def _read(self) -> None:
-        while (message := self._stream.receive()) is not None:
-            self._items.put(message)
+        status = 0
+        try:
+            while (message := self._stream.receive()) is not None:
+                self._items.put(message)
+        except Exception:
+            # What cannot be read cannot be answered either; the owner sees the process end.
+            traceback.print_exc()
+            status = 1
         # The owner has released the backend, or has died: nobody is left to work for, and no
         # thread of a vendor's package may keep this process alive.
-        os._exit(0)
+        os._exit(status)
 
     def _next(self) -> _Item | None:
         if self._is_told or not self._watched:

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from hybridflow import __version__, environment
-from hybridflow.errors import InputError, MissingExtraError
+from hybridflow.errors import InputError
 from hybridflow.events import RunEnded, RunStarted, event_log
 from hybridflow.pools import Pools, engine_names, open_pools
 from hybridflow.progress import Display
@@ -181,8 +181,9 @@ def _recorded(parameters: SQDParameters, engine: str, resource: str) -> Iterator
 def _report(folder: Path, display: Display) -> None:
     try:
         write_report(folder)
-    except MissingExtraError as error:
-        display.note(f"no report was written: {error}")
+    except Exception as error:
+        # The run's own result, or its own error, must not be lost for the sake of a picture.
+        display.note(f"no report was written: {type(error).__name__}: {error}")
 
 
 @dataclass(frozen=True)
