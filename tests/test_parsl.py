@@ -361,6 +361,23 @@ def test_workers_killed_while_idle_are_replaced(kernel: DataFlowKernel, place: s
     assert app().result(SECONDS) not in seen
 
 
+def test_a_pool_that_lost_its_books_is_replaced(
+    kernel: DataFlowKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parsl's own pool would go on, send heartbeats, and never start a task again."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    app = python_app(tasks.process, executors=["classical"])
+    pool = psutil.Process(app().result(SECONDS)).parent()
+    assert pool is not None
+    spawned = [child for child in pool.children() if "spawn_main" in " ".join(child.cmdline())]
+    books = min(spawned, key=psutil.Process.create_time)  # made before all workers
+    books.kill()
+    psutil.wait_procs([pool], timeout=SECONDS)
+    after = psutil.Process(app().result(SECONDS)).parent()
+    assert after is not None
+    assert after != pool
+
+
 def test_a_broker_killed_in_the_middle_of_a_task(kernel: DataFlowKernel, tmp_path: Path) -> None:
     between, go = tmp_path / "between", tmp_path / "go"
     future = on_qpu(tasks.sample_twice)(bell(), between, go)

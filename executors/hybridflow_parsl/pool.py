@@ -1,12 +1,18 @@
-"""Parsl's worker pool, in which a killed worker does not take the others' lock along.
+"""Parsl's worker pool, in which no killed process leaves the others waiting.
 
 An idle worker of Parsl's holds the lock of the pool's task queue while it waits for a task. Killed
 then, it would leave the lock held for ever and every other worker waiting. Here the kernel holds
-the queues' locks for the workers, and takes them back from the dead. Otherwise this is
-``process_worker_pool.py``, with its arguments: ``python -m hybridflow_parsl.pool …``.
+the queues' locks for the workers, and takes them back from the dead. And where the process is
+killed in which the pool keeps its books, Parsl's would go on without ever starting a task: ours
+ends, so that its block is replaced. Otherwise this is ``process_worker_pool.py``, with its
+arguments: ``python -m hybridflow_parsl.pool …``.
 """
 
+import os
 import runpy
+import sys
+import threading
+from multiprocessing.managers import SyncManager
 from multiprocessing.queues import Queue
 from typing import Any
 
@@ -24,7 +30,23 @@ def _queue() -> "Queue[Any]":
     return made
 
 
+def _manager() -> SyncManager:
+    manager = _make_manager()
+    threading.Thread(target=_end_with, args=(manager,), name="books", daemon=True).start()
+    return manager
+
+
+def _end_with(manager: SyncManager) -> None:
+    process = manager._process  # type: ignore[attr-defined]
+    process.join()
+    if process.exitcode:  # 0 if the pool itself has told it to end
+        print(f"hybridflow: process {process.pid} of the worker pool was killed", file=sys.stderr)
+        os._exit(1)
+
+
 if __name__ == "__main__":
+    _make_manager = SpawnContext.Manager
+    SpawnContext.Manager = _manager  # type: ignore[method-assign]
     SpawnContext.Queue = _queue  # type: ignore[method-assign, assignment]
     runpy.run_module(
         "parsl.executors.high_throughput.process_worker_pool", run_name="__main__", alter_sys=True
