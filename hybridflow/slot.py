@@ -6,6 +6,7 @@ depends on where it is asked: outside Slurm any resource of the site file, insid
 those that the plugin has acquired for it.
 """
 
+import functools
 import os
 import threading
 from collections.abc import Iterable, Mapping
@@ -255,9 +256,18 @@ def connect(resource: str | None = None) -> Connection:
 
 
 def _name_in(folder: Path, resource: str | None) -> str:
-    # A folder that no door has written to (a test's, say) has nothing to check the name against.
-    if folder.is_dir() and not _index(folder).exists():
-        return resource or default_site().default
+    try:
+        return _known_name(folder, resource)
+    except NoSlotError:
+        # A folder that no door has written to (a test's, say) has nothing to check against.
+        if folder.is_dir() and not _index(folder).exists():
+            return resource or default_site().default
+        raise
+
+
+@functools.lru_cache(maxsize=16)
+def _known_name(folder: Path, resource: str | None) -> str:
+    # Asked for in each call of a primitive, and written once in a folder's life.
     return _inside(folder, resource).resource
 
 

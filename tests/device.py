@@ -8,6 +8,7 @@ from hybridflow.errors import BackendLostError, RequestError, ResourceError
 from hybridflow.records import (
     Batch,
     Capabilities,
+    ClientInfo,
     JobState,
     JobStatus,
     PackedPub,
@@ -114,12 +115,19 @@ def request(
     seed: int | None = None,
     primitive: Primitive = Primitive.SAMPLER,
     size: int = 0,
+    client: ClientInfo | None = None,
     **options: Any,
 ) -> Request:
     pubs = tuple(
         PackedPub(circuit=name.encode() + b" " * size, shots=shots, seed=seed) for name in names
     )
-    return Request(id=f"r{next(_count)}", primitive=primitive, pubs=pubs, options=options)
+    return Request(
+        id=f"r{next(_count)}",
+        primitive=primitive,
+        pubs=pubs,
+        options=options,
+        client=client or ClientInfo(),
+    )
 
 
 def names(future: "Future[Reply]") -> list[str]:

@@ -105,6 +105,23 @@ def open_desk(desks: list[Desk]) -> Any:
     return make
 
 
+def test_callers_that_were_just_served_go_out_together(open_desk: Any) -> None:
+    desk = open_desk(Device(fixed_seconds=500))  # they are waited for, for at most ten seconds
+    desk.submit(request("a", client=ClientInfo(pid=2))).result(10)
+    one = desk.submit(request("b"))
+    two = desk.submit(request("c", client=ClientInfo(pid=2)))
+    assert one.result(5).provenance.batch_requests == 2
+    assert two.result(5).provenance.vendor_job_id == one.result(5).provenance.vendor_job_id
+
+
+def test_a_broker_that_drains_waits_for_nobody(open_desk: Any) -> None:
+    desk = open_desk(Device(fixed_seconds=10**6))
+    desk.submit(request("a", client=ClientInfo(pid=2))).result(10)
+    last = desk.submit(request("b"))
+    desk.broker.drain(60)
+    assert last.result(5).provenance.batch_requests == 1
+
+
 def test_one_request_gets_its_results_and_where_they_come_from(open_desk: Any) -> None:
     desk = open_desk()
     reply = desk.submit(request("a", "b")).result(10)

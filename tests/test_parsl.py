@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import parsl
 import parsl_tasks as tasks
 import psutil
@@ -321,6 +322,29 @@ def test_circuits_that_qpy_would_change_are_pickled(
     assert one.metadata == circuit.metadata
     assert vars(one).get("note") == vars(circuit).get("note")
     assert [type(i.operation) for i in one.data] == [type(i.operation) for i in circuit.data]
+
+
+class OfTheScript:
+    """Stands for a class of the user's script, which no worker can import by name."""
+
+
+@pytest.mark.parametrize("module", ["__main__", "__mp_main__"])
+@pytest.mark.parametrize("make", [OfTheScript, lambda: [OfTheScript], lambda: {1: OfTheScript()}])
+def test_classes_of_the_script_travel_by_value(
+    monkeypatch: pytest.MonkeyPatch, module: str, make: Any
+) -> None:
+    data = make()
+    monkeypatch.setattr(OfTheScript, "__module__", module)
+    written = CircuitSerializer().serialize(data)
+    assert b"Stands for a class" in written
+
+
+@pytest.mark.parametrize("data", [{"0011": 3}, [1.5, None, b"x"], np.arange(3), ("a", {1, 2})])
+def test_plain_data_is_a_pickle_of_its_own(data: Any) -> None:
+    serializer = CircuitSerializer()
+    written = serializer.serialize(data)
+    assert b"dill" not in written
+    np.testing.assert_equal(serializer.deserialize(written), data)
 
 
 def test_every_standard_gate_survives() -> None:

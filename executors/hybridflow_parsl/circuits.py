@@ -10,7 +10,9 @@ just as it was (a gate class of the user's own, metadata that is no JSON) is pic
 import functools
 import io
 import json
+import pickle
 import sys
+import types
 from collections import ChainMap
 from collections.abc import Callable, Mapping
 from copyreg import dispatch_table
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["CircuitSerializer", "circuit_from_bytes", "install", "survives_qpy"]
 
+
+_SCRIPT = frozenset({"__main__", "__mp_main__"})
 
 # What QPY carries of a circuit's attributes, and what every circuit has alike. Others, the schedule
 # or something that the user hung on it, are only safe as long as they are None.
@@ -49,18 +53,34 @@ class CircuitSerializer(DillSerializer):
 
     def serialize(self, data: Any) -> bytes:
         """Return `data` as a pickle in which circuits are QPY."""
-        if "qiskit" not in sys.modules:  # then there can be no circuit in it
-            return super().serialize(data)
-        buffer = io.BytesIO()
-        pickler = dill.Pickler(buffer)
-        pickler.dispatch_table = _reducers()
-        pickler.dump(data)
-        return buffer.getvalue()
+        try:
+            return _written(_PlainPickler, data)
+        except Exception:  # whatever is no plain data: dill can write it, or says why it cannot
+            return _written(dill.Pickler, data)
 
 
 def install() -> None:
     """Let Parsl use :class:`CircuitSerializer` in this process; may be called again."""
     register_method_for_data(CircuitSerializer())
+
+
+def _written(kind: Callable[[io.BytesIO], Any], data: Any) -> bytes:
+    buffer = io.BytesIO()
+    pickler = kind(buffer)
+    if "qiskit" in sys.modules:  # else there can be no circuit in it
+        pickler.dispatch_table = _reducers()
+    pickler.dump(data)
+    return buffer.getvalue()
+
+
+class _PlainPickler(pickle.Pickler):
+    """Python's own pickler, written in C, for what it would write as dill does."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        # By name these come back only where the same script is the main program; dill writes them.
+        if isinstance(obj, type | types.FunctionType) and obj.__module__ in _SCRIPT:
+            raise pickle.PicklingError(f"{obj!r} is the script's own")
+        return NotImplemented
 
 
 @functools.cache

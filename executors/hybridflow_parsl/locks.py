@@ -1,12 +1,16 @@
 """A lock between processes that a killed process does not take along."""
 
+import errno
 import fcntl
 import os
+import time
 from multiprocessing.reduction import DupFd
 from types import TracebackType
 from typing import Any
 
 __all__ = ["ProcessLock"]
+
+_SECONDS_BETWEEN_TRIES = 0.001
 
 
 class ProcessLock:
@@ -24,11 +28,18 @@ class ProcessLock:
         `timeout` is not kept: whoever has the lock of a queue gives it back when it has waited for
         that long itself.
         """
-        try:
-            fcntl.lockf(self._file, fcntl.LOCK_EX | (0 if block else fcntl.LOCK_NB))
-        except BlockingIOError:
-            return False
-        return True
+        while True:
+            try:
+                fcntl.lockf(self._file, fcntl.LOCK_EX | (0 if block else fcntl.LOCK_NB))
+                return True
+            except BlockingIOError:
+                return False
+            except OSError as error:
+                # The kernel looks for deadlocks between processes, not threads: it sees one where
+                # a thread waits for a process of which another thread waits for this process.
+                if error.errno != errno.EDEADLK:
+                    raise
+                time.sleep(_SECONDS_BETWEEN_TRIES)
 
     def release(self) -> None:
         """Give the lock back."""

@@ -23,6 +23,7 @@ from typing import TypeVar
 
 from hybridflow.backends.base import Backend
 from hybridflow.broker.batching import cut, merge, shares
+from hybridflow.broker.gather import Gather
 from hybridflow.broker.queue import Queue
 from hybridflow.broker.work import Limits, VendorJob, Work
 from hybridflow.errors import (
@@ -105,6 +106,9 @@ class Dispatcher:
         self._again: deque[Work] = deque()
         self._running: list[VendorJob] = []
         self._calibration = ""
+        self._gather = Gather(self._capabilities.fixed_seconds)
+        self._held = 0
+        self._hold_seconds = 0.0
 
     # -- life ----------------------------------------------------------------------------------
 
@@ -180,12 +184,22 @@ class Dispatcher:
     # -- out: batches --------------------------------------------------------------------------
 
     def _fill_lanes(self) -> None:
-        # Here a gather window has its place, and an order other than first come, first served.
+        # Here an order other than first come, first served has its place.
+        self._held, self._hold_seconds = 0, 0.0
         while self._lane_free() and not self._queue.overdue:
+            if self._hold_back():
+                return
             work = self._next_work()
             if work is None:
                 return
             self._start(work)
+
+    def _hold_back(self) -> bool:
+        if self._again or self._queue.closed:
+            return False
+        clients = self._queue.clients()
+        self._held, self._hold_seconds = len(clients), self._gather.rest(clients)
+        return self._hold_seconds > 0
 
     def _lane_free(self) -> bool:
         # Work under which a simulator was lost runs alone: when that happens again, it is guilty.
@@ -214,6 +228,7 @@ class Dispatcher:
             self._fail(job, _ours(error), may_repeat=True)
             return
         self._running.append(job)
+        self._gather.left(entry.request.client for entry in work.entries)
         self._events.emit(
             VendorJobStarted(
                 resource=self._resource.name,
@@ -228,7 +243,7 @@ class Dispatcher:
 
     def _watch(self) -> None:
         if not self._running:
-            self._queue.wait(math.inf, arrivals=True)
+            self._wait(math.inf)
             return
         began, patience = time.monotonic(), self._patience()
         ended = False
@@ -252,8 +267,13 @@ class Dispatcher:
                 return
         if not ended:
             # The backend may have answered at once.
-            rest = patience - (time.monotonic() - began)
-            self._queue.wait(rest, arrivals=self._lane_free())
+            self._wait(patience - (time.monotonic() - began))
+
+    def _wait(self, seconds: float) -> None:
+        if self._hold_seconds > 0:
+            self._queue.wait(min(seconds, self._hold_seconds), more_than=self._held)
+        else:
+            self._queue.wait(seconds, more_than=0 if self._lane_free() else None)
 
     def _patience(self) -> float:
         least, most = self._limits.poll_seconds
@@ -320,6 +340,7 @@ class Dispatcher:
     def _deliver(
         self, job: VendorJob, results: Sequence[PackedResult], usage: Usage, run_seconds: float
     ) -> None:
+        self._gather.ended(run_seconds)
         entries = job.work.entries
         requests = [entry.request for entry in entries]
         assert job.id is not None
@@ -338,6 +359,7 @@ class Dispatcher:
                 qpu_seconds=share * usage.qpu_seconds,
                 calibration=self._calibration,
             )
+            self._gather.served(entry.request.client)
             self._queue.settle(entry, Reply(results=part, provenance=provenance))
 
     def _book(self, job: VendorJob, error: str = "") -> Usage:
@@ -396,7 +418,7 @@ class Dispatcher:
     def _pause(self, attempt: int) -> None:
         until = time.monotonic() + self._limits.backoff_seconds * 2 ** (attempt - 1)
         while (rest := until - time.monotonic()) > 0 and not self._queue.overdue:
-            self._queue.wait(rest, arrivals=False)
+            self._queue.wait(rest)
 
     def _recover(self, error: BackendLostError, interrupted: list[VendorJob]) -> None:
         _log.warning("the backend of %r was lost: %s", self._resource.name, error)

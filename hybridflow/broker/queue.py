@@ -18,7 +18,7 @@ from hybridflow.errors import (
     ResourceError,
     TooLargeError,
 )
-from hybridflow.records import JobState, PackedPub, Reply, Request
+from hybridflow.records import ClientInfo, JobState, PackedPub, Reply, Request
 
 __all__ = ["Deliver", "Entry", "Queue", "request_bytes"]
 
@@ -185,12 +185,17 @@ class Queue:
             under_way = [*self._running, *self._waiting]
         self.fail(under_way, error)
 
-    def wait(self, timeout: float, *, arrivals: bool) -> None:
-        """Wait until a request was cancelled, the queue was closed or, if asked for, one waits."""
+    def clients(self) -> list[ClientInfo]:
+        """Return who waits, once for each request."""
+        with self._changed:
+            return [entry.request.client for entry in self._waiting]
+
+    def wait(self, timeout: float, *, more_than: int | None = None) -> None:
+        """Wait until a request was cancelled, the queue was closed or more than so many wait."""
         timeout = min(timeout, self._deadline - time.monotonic())
 
         def news() -> bool:
-            return self._stirred or (arrivals and bool(self._waiting))
+            return self._stirred or (more_than is not None and len(self._waiting) > more_than)
 
         with self._changed:
             if timeout > 0:

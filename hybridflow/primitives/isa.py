@@ -1,8 +1,10 @@
 """Whether a circuit is in the instruction set (ISA) of a target, and what in it is not."""
 
+import functools
 from collections.abc import Iterator
 
 from qiskit import QuantumCircuit
+from qiskit.circuit import CONTROL_FLOW_OP_NAMES
 from qiskit.converters import circuit_to_dag
 from qiskit.transpiler import Target
 from qiskit.transpiler.passes import GatesInBasis
@@ -29,8 +31,24 @@ def qiskit_target(snapshot: TargetSnapshot) -> Target:
     return entry[1]
 
 
+@functools.lru_cache(maxsize=16)
+def _stand_anywhere(target: Target) -> frozenset[tuple[str, int]]:
+    """Return the plain instructions that a target runs on all qubits: name, number of qubits."""
+    return frozenset(
+        (name, target.operation_from_name(name).num_qubits)
+        for name in target.operation_names
+        if target.qargs_for_operation_name(name) is None and name not in CONTROL_FLOW_OP_NAMES
+    )
+
+
 def is_isa(circuit: QuantumCircuit, target: Target) -> bool:
     """Whether a target can run a circuit as it is: each instruction, on the qubits it stands on."""
+    anywhere = _stand_anywhere(target)
+    if all(
+        (instruction.name, len(instruction.qubits)) in anywhere or instruction.name == "barrier"
+        for instruction in circuit.data
+    ):
+        return True
     check = GatesInBasis(target=target)
     check.run(circuit_to_dag(circuit, copy_operations=False))
     return bool(check.property_set["all_gates_in_basis"])
