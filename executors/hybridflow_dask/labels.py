@@ -1,0 +1,24 @@
+"""The names by which client, scheduler and workers know quantum from classical: one place each.
+
+A quantum worker declares two Dask resources, each with the number of its tasks per slot:
+:data:`QPU`, which every quantum task asks for, and ``QPU-<resource>``, which a task asks for that
+must have that resource. A classical worker declares neither.
+"""
+
+__all__ = ["CLASSICAL", "QPU", "QUANTUM", "resource_label", "resource_of"]
+
+QUANTUM = "quantum"
+CLASSICAL = "classical"
+QPU = "QPU"
+
+_PREFIX = f"{QPU}-"
+
+
+def resource_label(name: str) -> str:
+    """Return the Dask resource that stands for the QPU resource `name`."""
+    return f"{_PREFIX}{name}"
+
+
+def resource_of(label: str) -> str:
+    """Return the name of the QPU resource behind a Dask resource; empty if it stands for none."""
+    return label[len(_PREFIX) :] if label.startswith(_PREFIX) else ""
