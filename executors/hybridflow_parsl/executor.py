@@ -13,6 +13,7 @@ worker does with a task (``worker.py``), and errors that say what happened where
 import contextlib
 import os
 import shlex
+from abc import abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -87,9 +88,9 @@ class LeasedExecutor(HighThroughputExecutor):
         asked = Questions(self.command_client, self._interchange_is_dead)
         self.command_client = asked  # type: ignore[assignment]
 
+    @abstractmethod
     def front(self, lease: Path) -> list[str]:
         """Return the command line that the worker pool's arguments are appended to."""
-        raise NotImplementedError
 
     def _get_launch_command(self, block_id: str) -> str:
         assert self._lease is not None
