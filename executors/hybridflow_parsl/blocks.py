@@ -1,8 +1,7 @@
 """Why a block of workers did not come up or did not last: what it wrote, as an error of ours.
 
-Parsl says ``BadStateException`` and quotes everything. The door's and the keeper's own words stand
-in the block's stderr behind ``error:`` or ``hybridflow:``, and the door's exit status tells whose
-fault it is (``hybridflow/cli/__init__.py``).
+Parsl says ``BadStateException`` and quotes everything; the core knows better how the end of a door
+is read (``hybridflow/launch.py``).
 """
 
 import itertools
@@ -13,21 +12,12 @@ from parsl.jobs.errors import TooManyJobFailuresError
 from parsl.jobs.states import JobState, JobStatus
 
 from hybridflow.environment import Role
-from hybridflow.errors import (
-    AcquireError,
-    BrokerLostError,
-    HybridflowError,
-    NoSlotError,
-    ResourceError,
-    WorkerLostError,
-)
+from hybridflow.errors import HybridflowError, ResourceError
+from hybridflow.launch import TRY_AGAIN, launch_error
 
 __all__ = ["block_error", "handle_failed_blocks"]
 
-_OURS = ("error: ", "hybridflow: ")
-_LINES = 3
 _FAILED = (JobState.FAILED, JobState.MISSING)
-_RESOURCE_FAILED, _TRY_AGAIN = 3, 75
 _BLOCKS = 3
 
 
@@ -48,7 +38,7 @@ def handle_failed_blocks(executor: BlockProviderExecutor, blocks: dict[str, JobS
 
 def _is_hopeless(block: JobStatus) -> bool:
     # Parsl calls a block MISSING that has ended without having come up.
-    return block.state is JobState.MISSING and block.exit_code != _TRY_AGAIN
+    return block.state is JobState.MISSING and block.exit_code != TRY_AGAIN
 
 
 def block_error(
@@ -79,22 +69,12 @@ def block_error(
 
 
 def _of_block(label: str, role: Role, block: JobStatus) -> HybridflowError:
-    where = f" (more in {block.stderr_path})" if block.stderr_path else ""
-    if role is Role.CLASSICAL:
-        return WorkerLostError(
-            f"the executor {label!r} has no workers: {_reason(block)}{where}", transient=False
-        )
-    text = f"the executor {label!r} has no QPU slot: {_reason(block)}{where}"
-    if block.exit_code == _RESOURCE_FAILED:
-        return AcquireError(text)
-    if block.exit_code == _TRY_AGAIN:
-        kind = AcquireError if block.state is JobState.MISSING else BrokerLostError
-        return kind(text, transient=True)
-    return NoSlotError(text)
-
-
-def _reason(block: JobStatus) -> str:
-    lines = [line for line in (block.stderr_summary or "").splitlines() if line.strip()]
-    ours = [line for line in lines if line.startswith(_OURS)]
-    said = [line.partition(": ")[2] for line in ours[-2:]] or lines[-_LINES:]
-    return "; ".join(said) if ours else "\n".join(said) or (block.message or "")
+    # Parsl calls a block MISSING that has ended without having come up.
+    return launch_error(
+        f"the executor {label!r}",
+        role,
+        block.exit_code,
+        block.stderr_summary or block.message or "",
+        came_up=block.state is not JobState.MISSING,
+        log=block.stderr_path,
+    )

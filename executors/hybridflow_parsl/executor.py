@@ -38,6 +38,7 @@ from hybridflow.errors import (
     TaskError,
     UnmarkedTaskError,
 )
+from hybridflow.launch import in_slot, kept
 from hybridflow.lease import Lease
 from hybridflow.site import Site, load_site
 from hybridflow.tasks import task_name
@@ -77,9 +78,7 @@ class LeasedExecutor(HighThroughputExecutor):
         os.makedirs(self.logdir, mode=0o700, exist_ok=True)
         self._ending: set[psutil.Process] = set()
         self._lease = Lease.hold(Path(self.logdir) / "driver.lease")
-        self.interchange_launch_cmd = launch.detached(
-            launch.kept(launch.INTERCHANGE, self._lease.path)
-        )
+        self.interchange_launch_cmd = launch.detached(kept(launch.INTERCHANGE, self._lease.path))
         try:
             super().start()  # type: ignore[no-untyped-call]
         except BaseException:
@@ -292,7 +291,7 @@ remote_monitoring_radio
 
     def front(self, lease: Path) -> list[str]:
         """Return the command line of the door, without the worker pool's arguments."""
-        door = launch.in_slot(launch.WORKER_POOL, self._site, self._resource.name, lease)
+        door = in_slot(launch.WORKER_POOL, self._site, self._resource.name, lease)
         return launch.with_variables(door, self._site, {})
 
     def submit(
@@ -394,7 +393,7 @@ class ClassicalExecutor(LeasedExecutor):
 
     def front(self, lease: Path) -> list[str]:
         """Return the command line of a keeper, without the worker pool's arguments."""
-        keeper = launch.kept(launch.WORKER_POOL, lease, Role.CLASSICAL)
+        keeper = kept(launch.WORKER_POOL, lease, Role.CLASSICAL)
         return launch.with_variables(keeper, self._site, thread_limits(self.threads))
 
 
