@@ -29,6 +29,7 @@ from qiskit.circuit.library import get_standard_gate_name_mapping
 
 import hybridflow as hf
 from hybridflow import environment
+from hybridflow.circuits import survives_qpy
 from hybridflow.environment import Role
 from hybridflow.errors import (
     AcquireError,
@@ -54,7 +55,7 @@ from hybridflow_parsl import (
     retry_handler,
 )
 from hybridflow_parsl.blocks import block_error, handle_failed_blocks
-from hybridflow_parsl.circuits import CircuitSerializer, survives_qpy
+from hybridflow_parsl.circuits import CircuitSerializer
 from hybridflow_parsl.functions import FunctionSerializer
 from hybridflow_parsl.marks import is_marked
 
