@@ -14,7 +14,6 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from parsl import DataFlowKernel, python_app
@@ -24,17 +23,11 @@ from parsl.providers import LocalProvider
 from qiskit import QuantumCircuit
 
 import hybridflow as hf
+from common import NULL_SITE, bell, milliseconds, verdict, write_site
 from hybridflow_parsl import QPUExecutor
 
 RATIO, ALLOWANCE = 1.3, 2.0
 MEDIAN_MILLISECONDS, P99_MILLISECONDS = 2.0, 5.0
-
-SITE = """
-[qpu.null]
-backend = "fake"
-mode = "null"
-null_bits = 2
-"""
 
 
 def no_op() -> None:
@@ -57,23 +50,8 @@ def calls(circuit: QuantumCircuit, count: int) -> list[float]:
     return sorted(taken)
 
 
-def bell() -> QuantumCircuit:
-    circuit = QuantumCircuit(2)
-    circuit.h(0)
-    circuit.cx(0, 1)
-    circuit.measure_all()
-    return circuit
-
-
-def milliseconds(call: Callable[[], object]) -> float:
-    begun = time.perf_counter()
-    call()
-    return 1e3 * (time.perf_counter() - begun)
-
-
 def config(folder: Path) -> Config:
-    site = folder / "site.toml"
-    site.write_text(SITE)
+    site = write_site(folder, NULL_SITE)
     bare = HighThroughputExecutor(
         label="bare", max_workers_per_node=1, address="127.0.0.1", provider=LocalProvider()
     )
@@ -117,8 +95,7 @@ def main() -> int:
         DataFlowKernel(config(Path(folder))) as kernel,
     ):
         kept = report(chosen.rounds, kernel)
-    print("bounds kept" if kept else "BOUNDS BROKEN")
-    return 0 if kept else 1
+    return verdict(kept)
 
 
 if __name__ == "__main__":
