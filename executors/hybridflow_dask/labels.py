@@ -5,7 +5,7 @@ A quantum worker declares two Dask resources, each with the number of its tasks 
 must have that resource. A classical worker declares neither.
 """
 
-__all__ = ["CLASSICAL", "QPU", "QUANTUM", "resource_label", "resource_of"]
+__all__ = ["CLASSICAL", "QPU", "QUANTUM", "is_qpu_label", "resource_label", "resource_of"]
 
 QUANTUM = "quantum"
 CLASSICAL = "classical"
@@ -22,3 +22,8 @@ def resource_label(name: str) -> str:
 def resource_of(label: str) -> str:
     """Return the name of the QPU resource behind a Dask resource; empty if it stands for none."""
     return label[len(_PREFIX) :] if label.startswith(_PREFIX) else ""
+
+
+def is_qpu_label(label: object) -> bool:
+    """Whether a Dask resource is one of a quantum worker."""
+    return label == QPU or (isinstance(label, str) and label.startswith(_PREFIX))

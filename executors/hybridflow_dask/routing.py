@@ -1,0 +1,102 @@
+"""Decides from a task itself, and from its annotation, whether it is a quantum task."""
+
+import math
+from collections.abc import Mapping
+from numbers import Real
+from typing import Any
+
+from dask._task_spec import GraphNode
+from dask.typing import Key
+
+from hybridflow.errors import InputError, TaskError
+from hybridflow_dask.graphs import Kind, Step, steps
+from hybridflow_dask.labels import QPU, is_qpu_label, resource_of
+
+__all__ = ["holds_quantum_step", "restrictions"]
+
+_ADVICE = (
+    "make each quantum step a task of its own with `dask.delayed(f)(...)` or `client.submit`, or "
+    "compute with `optimize_graph=False`"
+)
+
+
+def holds_quantum_step(node: GraphNode | None) -> bool:
+    """Whether a task holds a marked step."""
+    return any(step.kind is Kind.QUANTUM for step in steps(node))
+
+
+def restrictions(
+    key: Key,
+    node: GraphNode | None,
+    asked: Mapping[str, Any] | None,
+    known: Mapping[str, int] | None = None,
+) -> dict[str, float] | None:
+    """Return the Dask resources that a task must have; None for a classical one without any.
+
+    Parameters
+    ----------
+    key
+        The task's key.
+    node
+        What it runs.
+    asked
+        The resources that its annotation asks for.
+    known
+        The site's resources by name; None if they are not known.
+
+    Raises
+    ------
+    InputError
+        If the annotation asks for a resource that does not exist, or not for a number of it.
+    TaskError
+        If the optimizer has made one task of quantum and classical steps.
+    """
+    asked = asked or {}
+    _check(key, asked, known)
+    wanted = {label: amount for label, amount in asked.items() if is_qpu_label(label)}
+    others = {label: amount for label, amount in asked.items() if label not in wanted}
+    if not _is_quantum(key, list(steps(node)), annotated=bool(wanted)):
+        return others or None
+    amount = max(wanted.values(), default=1)
+    return {**others, **wanted, QPU: wanted.get(QPU, amount)}
+
+
+def _check(key: Key, asked: Mapping[str, Any], known: Mapping[str, int] | None) -> None:
+    for label, amount in asked.items():
+        number = isinstance(amount, Real) and not isinstance(amount, bool)
+        if not number or not math.isfinite(amount) or amount <= 0:
+            raise InputError(
+                f"the annotation of the task {key!r} asks for {amount!r} of {label!r}: the amount "
+                'of a resource is a number above 0, as in `dask.annotate(resources={"QPU": 1})`'
+            )
+        name = resource_of(label)
+        if name and known is not None and name not in known:
+            raise InputError(
+                f"the annotation of the task {key!r} asks for {label!r}, but there is no resource "
+                f"{name!r}; there is: {', '.join(known)}",
+                resource=name,
+            )
+
+
+def _is_quantum(key: Key, found: list[Step], *, annotated: bool) -> bool:
+    quantum = [step for step in found if step.kind is Kind.QUANTUM]
+    classical = [step for step in found if step.kind is not Kind.QUANTUM]
+    if quantum and classical:
+        raise TaskError(
+            f"Dask has made one task, {key!r}, of the quantum step(s) {_names(quantum)} and the "
+            f"classical step(s) {_names(classical)}, which may not run in a QPU slot: {_ADVICE}"
+        )
+    if quantum or not annotated:
+        return bool(quantum)
+    users = [step for step in classical if step.kind is Kind.CLASSICAL]
+    if users and len(classical) > 1:
+        raise TaskError(
+            f"the task {key!r} is annotated for a QPU, but Dask has made it of the steps "
+            f"{_names(classical)}, and which of them was meant cannot be told: mark the function "
+            f"with @hybridflow.quantum_task, and {_ADVICE}"
+        )
+    return bool(users)  # steps of Dask's own, which hand data on, need no QPU
+
+
+def _names(found: list[Step]) -> str:
+    return ", ".join(repr(name) for name in dict.fromkeys(step.name for step in found))

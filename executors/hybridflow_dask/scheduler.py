@@ -1,0 +1,358 @@
+"""The scheduler plugin: a quantum task runs on a quantum worker, and nothing else does.
+
+::
+
+    graph ── routing.py ─┬─ classical: Dask decides, as if there were no quantum workers (view.py)
+                         ├─ quantum: waits in backlog.py for a quantum worker with room
+                         └─ neither can be said: the task fails, with a typed error
+
+The plugin sees each task before its first transition, and needs nothing from the client: marks and
+annotations are looked at here. Which worker is a quantum one, and gets tasks: ``admission.py``.
+"""
+
+import asyncio
+import logging
+import pickle
+from collections.abc import Hashable, Iterable, Mapping
+from time import monotonic
+from typing import Any
+
+from dask.typing import Key
+from distributed.diagnostics.plugin import SchedulerPlugin
+from distributed.scheduler import Scheduler, TaskState, WorkerState
+from tornado.ioloop import PeriodicCallback
+
+from hybridflow.errors import HybridflowError, NoSlotError, TaskError
+from hybridflow_dask import purity
+from hybridflow_dask.admission import Admission, examine, is_quantum_worker
+from hybridflow_dask.backlog import Backlog
+from hybridflow_dask.labels import QPU, is_qpu_label
+from hybridflow_dask.routing import holds_quantum_step, restrictions
+from hybridflow_dask.view import View, amounts, is_quantum
+
+__all__ = ["TOPIC", "HybridPlugin"]
+
+TOPIC = "hybridflow"
+"""Topic of the plugin's events: ``client.get_events("hybridflow")``."""
+
+_TICK_SECONDS = 0.5
+_logger = logging.getLogger(__name__)
+
+
+class HybridPlugin(SchedulerPlugin):
+    """Sends quantum tasks to quantum workers, and keeps all others away from these.
+
+    :class:`~hybridflow_dask.HybridCluster` brings it along. A cluster that was started by hand gets
+    it with ``client.register_plugin(HybridPlugin())``; its quantum workers are those that declare
+    the resource ``QPU``, its classical workers declare nothing.
+
+    Parameters
+    ----------
+    slots
+        The resources by name, and how many workers may claim each. Without it any name will do,
+        and one worker may claim it.
+    no_slot_seconds
+        How long quantum tasks wait while there is no worker that they could run on; then they fail
+        with :class:`~hybridflow.errors.NoSlotError`. None: for ever.
+    no_worker_seconds
+        How long classical tasks wait while there are quantum workers only; then they fail with
+        :class:`~hybridflow.errors.TaskError`. None: for ever.
+    require_slot
+        Whether a worker that declares ``QPU`` must be in a slot to get tasks.
+    """
+
+    name = "hybridflow"
+    idempotent = True
+
+    def __init__(
+        self,
+        *,
+        slots: Mapping[str, int] | None = None,
+        no_slot_seconds: float | None = 60.0,
+        no_worker_seconds: float | None = 60.0,
+        require_slot: bool = True,
+    ) -> None:
+        purity.install()
+        self._slots = None if slots is None else dict(slots)
+        self._no_slot_seconds = no_slot_seconds
+        self._no_worker_seconds = no_worker_seconds
+        self._require_slot = require_slot
+
+    # --- begin and end ---------------------------------------------------------------------------
+
+    async def start(self, scheduler: Scheduler) -> None:
+        """Take over the routing of a scheduler's tasks, also of those that wait already."""
+        self._scheduler = scheduler
+        self._admission = Admission(self._slots or {})
+        self._backlog = Backlog()
+        self._refused: dict[Key, HybridflowError] = {}
+        self._questions: set[asyncio.Task[None]] = set()
+        self._told: dict[WorkerState, str] = {}
+        self._will_release = False
+        self._lacking_since: dict[Hashable, float] = {}
+        self._alone_since: float | None = None
+        self._view = View(scheduler, self._admission, self._room)
+        self._view.put_on()
+        for address in scheduler.workers:
+            self.add_worker(scheduler, address)
+        self._take_over(scheduler)
+        self._clock = PeriodicCallback(self._tick, _TICK_SECONDS * 1000)
+        scheduler.periodic_callbacks[self.name] = self._clock
+        self._clock.start()
+
+    def _take_over(self, scheduler: Scheduler) -> None:
+        ready = {"released", "waiting", "queued", "no-worker"}
+        waiting = [ts for ts in scheduler.tasks.values() if ts.state in ready]
+        self._route(waiting)
+        again: list[Key] = [ts.key for ts in waiting if ts.state in ("queued", "no-worker")]
+        scheduler.transitions(dict.fromkeys(again, "released"), _stimulus("take-over"))
+
+    async def close(self) -> None:
+        """Give the scheduler its own ways back."""
+        self._clock.stop()
+        self._scheduler.periodic_callbacks.pop(self.name, None)
+        self._view.take_off()
+        for question in self._questions:
+            question.cancel()
+        waiting = [ts.key for tasks in self._backlog.groups().values() for ts in tasks]
+        self._backlog.clear()
+        self._scheduler.transitions(dict.fromkeys(waiting, "processing"), _stimulus("close"))
+
+    def restart(self, scheduler: Scheduler) -> None:
+        """Forget all tasks, as the scheduler does."""
+        self._backlog.clear()
+        self._refused.clear()
+        self._lacking_since.clear()
+
+    # --- tasks: where they may run ---------------------------------------------------------------
+
+    def update_graph(self, scheduler: Scheduler, *, tasks: Iterable[Key], **about: Any) -> None:
+        """Decide on the tasks of a new graph, before any of them moves."""
+        found = (scheduler.tasks.get(key) for key in tasks)
+        self._route([ts for ts in found if ts is not None and ts.state == "released"])
+
+    def _route(self, tasks: list[TaskState]) -> None:
+        spread = self._is_spread(tasks)
+        for ts in tasks:
+            asked = ts.resource_restrictions
+            if asked and spread:
+                asked = {k: v for k, v in asked.items() if not is_qpu_label(k)}
+            try:
+                ts.resource_restrictions = restrictions(ts.key, ts.run_spec, asked, self._slots)
+                self._check_pinned(ts)
+            except HybridflowError as error:
+                self._refused[ts.key] = error
+                ts.resource_restrictions = {QPU: 1}  # so that Dask asks where it may run: nowhere
+            if is_quantum(ts):
+                ts.loose_restrictions = False
+
+    @staticmethod
+    def _is_spread(tasks: list[TaskState]) -> bool:
+        # An annotation around `compute` is on every task, so that the marks say what was meant.
+        runnable = [ts for ts in tasks if ts.run_spec is not None]
+        if not all(any(map(is_qpu_label, ts.resource_restrictions or ())) for ts in runnable):
+            return False
+        marked = sum(holds_quantum_step(ts.run_spec) for ts in runnable)
+        return 0 < marked < len(runnable)
+
+    def _check_pinned(self, ts: TaskState) -> None:
+        if is_quantum(ts) or not ts.worker_restrictions or ts.loose_restrictions:
+            return
+        quantum = {ws.address for ws in self._admission.members}
+        if ts.worker_restrictions <= quantum:
+            raise TaskError(
+                f"the classical task {ts.key!r} is restricted to quantum workers "
+                f"({', '.join(sorted(ts.worker_restrictions))}), where only quantum tasks run: "
+                "mark its function with @hybridflow.quantum_task, or drop `workers=`"
+            )
+
+    def _room(self, ts: TaskState, valid: set[WorkerState]) -> set[WorkerState]:
+        if ts.key in self._refused:
+            return set()
+        amount = amounts(ts)[QPU]
+        return {ws for ws in valid & self._admission.usable if _has_room(ws, amount)}
+
+    # --- tasks: when they run --------------------------------------------------------------------
+
+    def transition(self, key: Key, start: str, finish: str, *args: Any, **kwargs: Any) -> None:
+        """Keep the books of quantum tasks that wait for room, and of room."""
+        ts = self._scheduler.tasks[key]
+        if not is_quantum(ts):
+            return
+        if key in self._refused:
+            self._follow_refused(ts, finish)
+        elif finish == "no-worker":
+            self._backlog.add(ts)
+        elif start == "no-worker":
+            self._backlog.discard(ts)
+        elif start == "processing":
+            self._release_soon()
+
+    def _release_soon(self) -> None:
+        # Not inside a transition: the scheduler is in the midst of others.
+        if not self._will_release:
+            self._will_release = True
+            asyncio.get_running_loop().call_soon(self._release)
+
+    def _release(self) -> None:
+        self._will_release = False
+        while (ts := self._backlog.first(self._has_room)) is not None:
+            self._backlog.discard(ts)  # also if it should not move, so that this ends
+            self._scheduler.transitions({ts.key: "processing"}, _stimulus("release"))
+
+    def _has_room(self, ts: TaskState) -> bool:
+        return bool(self._scheduler.valid_workers(ts))
+
+    def _follow_refused(self, ts: TaskState, finish: str) -> None:
+        if finish == "forgotten":
+            del self._refused[ts.key]
+        elif finish in ("waiting", "no-worker"):
+            asyncio.get_running_loop().call_soon(self._refuse, ts)
+
+    def _refuse(self, ts: TaskState) -> None:
+        if ts.state in ("waiting", "no-worker") and ts.key in self._refused:
+            self._fail(ts, self._refused[ts.key])
+
+    def _fail(self, ts: TaskState, error: HybridflowError) -> None:
+        _logger.error("Task %s fails: %s", ts.key, error)
+        # As the scheduler's own errors go, whatever the annotation of the attribute says.
+        packed: Any = pickle.dumps(error)
+        stimulus, about = _stimulus("refuse"), {}
+        if ts.state == "waiting":  # from where no transition takes an error along
+            ts.exception, ts.exception_text, ts.exception_blame = packed, repr(error), ts
+        else:
+            about = {"exception": packed, "exception_text": repr(error), "cause": ts.key}
+        more = self._scheduler.transition(ts.key, "erred", stimulus_id=stimulus, **about)
+        self._scheduler.transitions(more, stimulus)
+
+    # --- workers ---------------------------------------------------------------------------------
+
+    def add_worker(self, scheduler: Scheduler, worker: str) -> None:
+        """Keep classical tasks away from a quantum worker, and ask what it is."""
+        ws = scheduler.workers[worker]
+        if not is_quantum_worker(ws):
+            return
+        self._admission.join(ws)
+        scheduler.check_idle_saturated(ws)
+        question = asyncio.get_running_loop().create_task(self._admit(ws))
+        self._questions.add(question)
+        question.add_done_callback(self._questions.discard)
+
+    async def _admit(self, ws: WorkerState) -> None:
+        fault = await examine(self._scheduler, ws.address, require_slot=self._require_slot)
+        self._admission.judge(ws, fault)
+        self._workers_changed()
+
+    def remove_worker(self, scheduler: Scheduler, worker: str, **about: Any) -> None:
+        """Forget a quantum worker."""
+        for ws in [ws for ws in self._admission.members if ws.address == worker]:
+            self._admission.leave(ws)
+            self._told.pop(ws, None)
+            self._workers_changed()
+
+    def _workers_changed(self) -> None:
+        for ws, reason in self._admission.reasons.items():
+            if reason and self._told.get(ws) != reason:
+                self._told[ws] = reason
+                _logger.warning("The quantum worker %s gets no task: %s", ws.name, reason)
+                event = {"action": "no-tasks", "worker": ws.address, "reason": reason}
+                self._scheduler.log_event(TOPIC, event)
+        self._release_soon()
+
+    def valid_workers_downscaling(
+        self, scheduler: Scheduler, workers: list[WorkerState]
+    ) -> list[WorkerState]:
+        """Leave out quantum workers that have tasks, or that tasks wait for."""
+        return [ws for ws in workers if ws not in self._admission.members or not self._is_busy(ws)]
+
+    def _is_busy(self, ws: WorkerState) -> bool:
+        return bool(ws.processing) or (ws in self._admission.usable and len(self._backlog) > 0)
+
+    # --- waiting that is of no use ---------------------------------------------------------------
+
+    def _tick(self) -> None:
+        if self._scheduler.plugins.get(self.name) is not self:
+            # Dask tells no plugin that it was unregistered.
+            asyncio.get_running_loop().create_task(self.close())
+            return
+        now = monotonic()
+        self._fail_without_slot(now)
+        self._fail_without_classical_worker(now)
+
+    def _fail_without_slot(self, now: float) -> None:
+        lacking: dict[Hashable, float] = {}
+        for name, tasks in self._backlog.groups().items():
+            self._spare_from_timeout(tasks, now)
+            if self._could_run(next(iter(tasks))):
+                continue
+            lacking[name] = since = self._lacking_since.get(name, now)
+            if self._no_slot_seconds is not None and now - since >= self._no_slot_seconds:
+                for ts in list(tasks):
+                    self._fail(ts, self._no_slot_error(ts))
+        self._lacking_since = lacking
+
+    def _spare_from_timeout(self, tasks: Iterable[TaskState], now: float) -> None:
+        # Dask's own `no-workers-timeout` is not for tasks that wait for their turn.
+        if self._scheduler.no_workers_timeout:
+            for ts in tasks:
+                del self._scheduler.unrunnable[ts]
+                self._scheduler.unrunnable[ts] = now
+
+    def _could_run(self, ts: TaskState) -> bool:
+        return any(
+            not self._admission.reasons.get(ws) and _satisfies(ws, ts)
+            for ws in self._admission.members
+        )
+
+    def _no_slot_error(self, ts: TaskState) -> NoSlotError:
+        asked = ", ".join(f"{label}={amount:g}" for label, amount in amounts(ts).items())
+        reasons = [
+            f"{ws.name} ({reason})" for ws, reason in self._admission.reasons.items() if reason
+        ]
+        unused = f"; these quantum workers get no task: {', '.join(reasons)}" if reasons else ""
+        return NoSlotError(
+            f"for {self._no_slot_seconds:g} s there was no quantum worker for the task {ts.key!r}, "
+            f"which asks for {asked}{unused}; start one with `cluster.scale(quantum=1)`, or by "
+            "hand with `hybridflow slot run -- dask worker ADDRESS --resources QPU=1`"
+        )
+
+    def _fail_without_classical_worker(self, now: float) -> None:
+        everyone, quantum = self._scheduler.workers, self._admission.members
+        if not quantum or len(quantum) < len(everyone):
+            self._alone_since = None
+            return
+        unrunnable = [ts for ts in self._scheduler.unrunnable if not is_quantum(ts)]
+        stuck = [*self._scheduler.queued, *unrunnable]
+        if not stuck:
+            self._alone_since = None
+            return
+        self._alone_since = self._alone_since or now
+        limit = self._no_worker_seconds
+        if limit is not None and now - self._alone_since >= limit:
+            for ts in stuck:
+                self._fail(ts, self._no_worker_error(ts))
+
+    def _no_worker_error(self, ts: TaskState) -> TaskError:
+        return TaskError(
+            f"for {self._no_worker_seconds:g} s there were quantum workers only, and the classical "
+            f"task {ts.key!r} may not run in a QPU slot: start a classical worker with "
+            "`cluster.scale(classical=1)`, or by hand with `dask worker ADDRESS`"
+        )
+
+
+def _has_room(ws: WorkerState, amount: float) -> bool:
+    # `ws.used_resources` is not kept when tasks move or are lost.
+    used = sum(amounts(ts).get(QPU, 0) for ts in ws.processing)
+    return len(ws.processing) < ws.nthreads and used + amount <= ws.resources[QPU]
+
+
+def _satisfies(ws: WorkerState, ts: TaskState) -> bool:
+    if ts.worker_restrictions and ws.address not in ts.worker_restrictions:
+        return False
+    if ts.host_restrictions and ws.host not in ts.host_restrictions:
+        return False
+    return all(ws.resources.get(k, 0) >= v for k, v in amounts(ts).items())
+
+
+def _stimulus(reason: str) -> str:
+    return f"hybridflow-{reason}-{monotonic()}"
