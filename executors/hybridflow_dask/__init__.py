@@ -1,1 +1,43 @@
-"""Dask as the engine of hybrid workflows."""
+"""Dask for hybrid workflows: a quantum task that cannot get lost.
+
+``cluster.py`` has the cluster with its groups of workers, ``scheduler.py`` the plugin that sends
+every task where it belongs, and ``annotations.py`` the annotation. This package knows no vendor.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+try:
+    import distributed as _distributed  # noqa: F401
+except ModuleNotFoundError as error:
+    from hybridflow.errors import MissingExtraError
+
+    raise MissingExtraError(
+        f'Dask is not installed ({error}); install it with: pip install "hybridflow[dask]"'
+    ) from error
+
+if TYPE_CHECKING:
+    from hybridflow_dask.annotations import quantum
+    from hybridflow_dask.cluster import HybridCluster
+    from hybridflow_dask.scheduler import HybridPlugin
+
+# Imported when first used: a worker needs none of them.
+_HOME = {
+    "HybridCluster": "hybridflow_dask.cluster",
+    "HybridPlugin": "hybridflow_dask.scheduler",
+    "quantum": "hybridflow_dask.annotations",
+}
+
+__all__ = ["HybridCluster", "HybridPlugin", "quantum"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,568 @@
+"""A Dask cluster with two groups of workers: in QPU slots, and clean of everything QPU.
+
+::
+
+    driver: scheduler with HybridPlugin ──┬── door ── quantum worker      one a resource
+            (this process)                └── keeper ── classical worker  one task at a time
+
+Everything between client and workers stays Dask's. What is added: how workers are started
+(``launch.py``, ``workers.py``), that each group is kept at its own size (``groups.py``), and errors
+that say why it cannot be. All of it ends with this process, however that ends (``folder.py``,
+``hybridflow/lease.py``).
+"""
+
+import asyncio
+import html
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Iterable, Mapping
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import dask
+from distributed.core import Status
+from distributed.deploy.spec import SpecCluster
+from distributed.exceptions import WorkerStartTimeoutError
+from distributed.metrics import time as distributed_time
+from distributed.scheduler import Scheduler, WorkerState
+from distributed.security import Security
+from distributed.utils import NoOpAwaitable
+from tornado.ioloop import IOLoop
+
+from hybridflow import environment
+from hybridflow.environment import Role
+from hybridflow.errors import HybridflowError, InputError, TaskError, WorkerLostError
+from hybridflow.lease import Lease
+from hybridflow.site import Site, load_site
+from hybridflow_dask.adaptive import ClassicalAdaptive, GroupAdaptive, QuantumAdaptive
+from hybridflow_dask.folder import PrivateFolder
+from hybridflow_dask.groups import Group
+from hybridflow_dask.labels import CLASSICAL, QUANTUM
+from hybridflow_dask.launch import Launch, on_disk
+from hybridflow_dask.workers import WorkerProcess
+
+__all__ = ["HybridCluster"]
+
+_log = logging.getLogger(__name__)
+
+_ALLOWED_FAILURES = 10
+_LOOK_SECONDS = 0.05
+
+
+class HybridCluster(SpecCluster):
+    """A Dask cluster on this machine with the groups of workers ``quantum`` and ``classical``.
+
+    The constructor does not wait for workers: tasks do, and :meth:`wait_for_workers` can.
+
+    Parameters
+    ----------
+    site
+        A site, or the path of a site file; the default site if not given.
+    resources
+        Names of the resources whose slots it uses, one quantum worker each; the site's default
+        resource if not given.
+    workers
+        Classical worker processes; what the site says if not given.
+    tasks_per_slot
+        Quantum tasks that share a slot at a time; what the site says if not given.
+    security
+        Whether all connections are encrypted and authenticated, with temporary keys; or a
+        ``distributed.Security`` of your own. Without it, whoever reaches a port of the cluster can
+        run code as you: other users of this machine can.
+    host
+        Address that the scheduler and the workers listen on.
+    dashboard_address
+        Where Dask's dashboard listens, if bokeh is installed; by default any free port of this
+        machine. None: no dashboard.
+    log_dir
+        Folder of the workers' logs. If not given: ``dask`` in the folder of the run
+        (``HYBRIDFLOW_RUN``) where there is one; else they are removed with the cluster.
+    asynchronous
+        Whether it is used with ``async with`` and ``await``.
+    **options
+        All others of :class:`distributed.SpecCluster`.
+
+    Raises
+    ------
+    SiteError
+        If the site file is wrong or has no such resource.
+    InputError
+        If a number is out of range, or if a resource is named twice.
+    TaskError
+        If this is a classical worker, which happens to programs without
+        ``if __name__ == "__main__":``.
+    """
+
+    # Dask annotates them as what may be None, before the cluster has started.
+    scheduler: Scheduler
+    loop: IOLoop
+
+    def __init__(
+        self,
+        site: Site | str | os.PathLike[str] | None = None,
+        *,
+        resources: Iterable[str] | None = None,
+        workers: int | None = None,
+        tasks_per_slot: int | None = None,
+        security: bool | Security = True,
+        host: str = "127.0.0.1",
+        dashboard_address: str | None = "127.0.0.1:0",
+        log_dir: str | os.PathLike[str] | None = None,
+        asynchronous: bool = False,
+        **options: Any,
+    ) -> None:
+        _refuse_in_worker()
+        self.site = site if isinstance(site, Site) else load_site(site)
+        self._tasks_per_slot = _number("tasks_per_slot", tasks_per_slot, 1)
+        self._log_dir = _log_folder(log_dir)
+        self._groups = self._make_groups(resources, _number("workers", workers, 0))
+        self._host = host
+        self._dashboard_address = dashboard_address
+        self._security = security
+        self._folder: PrivateFolder | None = None
+        self._lease: Lease | None = None
+        self._leaving: set[str] = set()
+        self._adaptives: dict[str, GroupAdaptive] = {}
+        quiet: dict[str, Any] = {"silence_logs": logging.WARNING}
+        super().__init__(workers=self._wanted(), asynchronous=asynchronous, **(quiet | options))
+
+    # --- starting and closing --------------------------------------------------------------------
+
+    def _make_groups(self, names: Iterable[str] | None, workers: int | None) -> dict[str, Group]:
+        chosen = [names] if isinstance(names, str) else names
+        listed = [self.site.default] if chosen is None else list(chosen)
+        if len(set(listed)) < len(listed):
+            raise InputError(
+                f"`resources` names one of {', '.join(listed)} twice; a resource has one slot, and "
+                "a slot one worker: raise `tasks_per_slot` to run more tasks at a time"
+            )
+        groups = [self._quantum_group(name) for name in listed]
+        size = self.site.classical.worker_count if workers is None else workers
+        spec = {"cls": self._classical_worker}
+        groups.append(Group(CLASSICAL, Role.CLASSICAL, spec, size, self._log_dir is not None))
+        return {group.label: group for group in groups}
+
+    def _quantum_group(self, name: str) -> Group:
+        resource = self.site.resource(name)
+        tasks = self._tasks_per_slot or resource.tasks_per_slot
+        spec = {"cls": partial(self._quantum_worker, resource.name, tasks)}
+        label = f"{QUANTUM}-{resource.name}"
+        return Group(label, Role.QUANTUM, spec, 1, self._log_dir is not None)
+
+    def _wanted(self) -> dict[str, Any]:
+        return {name: group.spec for group in self._groups.values() for name in group.missing(())}
+
+    async def _start(self) -> None:
+        # Here and not in the constructor: what is made here is removed by `_close`.
+        if self.status == Status.created:
+            self._prepare()
+        await super()._start()
+
+    def _prepare(self) -> None:
+        base = dask.config.get("temporary-directory") or tempfile.gettempdir()
+        self._folder = PrivateFolder(base)
+        self._lease = Lease.hold(self._folder.path / "driver.lease")
+        if self._security:
+            given = self._security
+            made = given if isinstance(given, Security) else Security.temporary()
+            self.security = on_disk(made, self._folder)
+        self._launch = Launch(self.site, self._folder, self._lease.path, self._host, self.security)
+        self.scheduler_spec = {"cls": Scheduler, "options": self._scheduler_options()}
+
+    def _scheduler_options(self) -> dict[str, Any]:
+        return {
+            "host": self._host,
+            "port": 0,
+            "security": self.security,
+            "dashboard": self._dashboard_address is not None,
+            "dashboard_address": self._dashboard_address or "127.0.0.1:0",
+            # Whoever runs beside a task that kills its worker is not to blame.
+            "allowed_failures": _ALLOWED_FAILURES,
+            "local_directory": str(self._launch.folder.path),
+            "plugins": _plugins(),
+        }
+
+    async def _close(self) -> None:
+        for adaptive in self._adaptives.values():
+            adaptive.stop(reason="cluster-closed")
+        try:
+            await super()._close()
+        finally:
+            # Both wait for processes to end.
+            await asyncio.to_thread(self._end)
+
+    def _end(self) -> None:
+        if self._lease is not None:
+            self._lease.close()
+        if self._folder is not None:
+            self._folder.close()
+
+    # --- workers ---------------------------------------------------------------------------------
+
+    def _quantum_worker(
+        self, resource: str, tasks: int, scheduler: str, *, name: str
+    ) -> WorkerProcess:
+        command = self._launch.quantum(scheduler, name, resource, tasks)
+        return self._worker(name, command, self._launch.variables(Role.QUANTUM))
+
+    def _classical_worker(self, scheduler: str, *, name: str) -> WorkerProcess:
+        command = self._launch.classical(scheduler, name)
+        return self._worker(name, command, self._launch.variables(Role.CLASSICAL))
+
+    def _worker(self, name: str, command: list[str], variables: Mapping[str, str]) -> WorkerProcess:
+        assert self._folder is not None
+        return WorkerProcess(
+            name,
+            command,
+            variables,
+            log=(self._log_dir or self._folder.path) / f"{name}.log",
+            handle=self._folder.handle,
+            on_end=self._worker_ended,
+        )
+
+    def _worker_ended(self, worker: WorkerProcess) -> None:
+        group = self._group_of(worker.name)
+        if group is None or worker.name in self._leaving or worker.name not in self.worker_spec:
+            return
+        if self.status != Status.running or self.scheduler.status != Status.running:
+            return
+        delay = group.ended(worker)
+        if delay is None:
+            del self.worker_spec[worker.name]
+            _log.error("%s", group.error)
+        else:
+            _log.warning(
+                "the process of worker %s has ended (status %s); another one is started",
+                worker.name,
+                worker.exit_status,
+            )
+        self.loop.call_later(delay or 0, self._replace)
+
+    async def _replace(self) -> None:
+        if self.status == Status.running:
+            for name, worker in list(self.workers.items()):
+                if worker.status == Status.closed:
+                    del self.workers[name]
+            # Private, but what Dask's own subclasses call: it starts what is in `worker_spec` and
+            # not in `workers`, and ends the reverse.
+            await self._correct_state()
+
+    def _update_worker_status(self, op: str, message: Any) -> None:
+        # Of Cluster, not of SpecCluster: that one ends a worker which is not back 15 s after it was
+        # lost, also one that is still acquiring its QPU. Here the end of its process tells.
+        known = self.scheduler_info["workers"]
+        if op == "add":
+            for worker in message["workers"].values():
+                self._came_up(worker["name"])
+        elif message in known:
+            self._went(known[message]["name"])
+        super(SpecCluster, self)._update_worker_status(op, message)
+
+    def _came_up(self, name: Any) -> None:
+        group, worker = self._group_of(name), self.workers.get(name)
+        if group is not None and worker is not None:
+            group.came_up(name)
+            worker.came_up_at = worker.came_up_at or time.monotonic()
+
+    def _went(self, name: Any) -> None:
+        group = self._group_of(name)
+        if group is not None:
+            group.went(name)
+
+    def _group_of(self, name: Any) -> Group | None:
+        return self._groups.get(str(name).rpartition("-")[0])
+
+    # --- sizes -----------------------------------------------------------------------------------
+
+    def scale(  # type: ignore[override]  # not by memory or cores, which slots do not have
+        self, n: int | None = None, *, classical: int | None = None, quantum: int | None = None
+    ) -> Any:
+        """Change how many workers there are. Does not wait for it.
+
+        Workers that are to go end what they are running first, and pass their results on.
+
+        Parameters
+        ----------
+        n
+            Of classical workers: what those mean who name no group.
+        classical
+            Of classical workers.
+        quantum
+            Of quantum workers: those of the first resources. A group that had given up tries again.
+
+        Raises
+        ------
+        InputError
+            If a number is out of range.
+        """
+        if self.status in (Status.closing, Status.closed):
+            # Dask's own closing asks for no workers at all by `scale(0)`.
+            self.worker_spec.clear()
+            return NoOpAwaitable() if self.asynchronous else None
+        sizes = self._sizes(n if classical is None else classical, quantum)
+        for label, size in sizes.items():
+            self._stop_adapting(label)
+            self._groups[label].resize(size)
+            self.loop.add_callback(self._adjust, self._groups[label])
+        return NoOpAwaitable() if self.asynchronous else None
+
+    def _sizes(self, classical: int | None, quantum: int | None) -> dict[str, int]:
+        labels = self._quantum_labels()
+        ordinary = _number("classical", classical, 0)
+        slots = _number("quantum", quantum, 0, len(labels))
+        sizes = {} if ordinary is None else {CLASSICAL: ordinary}
+        if slots is not None:
+            sizes |= {label: int(index < slots) for index, label in enumerate(labels)}
+        return sizes
+
+    def _quantum_labels(self) -> list[str]:
+        return [label for label in self._groups if label != CLASSICAL]
+
+    async def grow(self, group: Group, size: int) -> None:
+        """Start workers of a group, up to a number."""
+        group.size = max(size, group.size)
+        await self._adjust(group)
+
+    async def shrink(self, group: Group, names: Iterable[str]) -> None:
+        """Retire some workers of a group."""
+        async with group.changing:
+            leaving = group.members(set(names) & set(self.worker_spec))
+            group.size -= len(leaving)
+            await self._retire(leaving)
+
+    async def _adjust(self, group: Group) -> None:
+        async with group.changing:
+            surplus = len(group.members(self.worker_spec)) - group.size
+            if surplus > 0:
+                await self._retire(self._least_needed(group, surplus))
+            self.worker_spec.update(dict.fromkeys(group.missing(self.worker_spec), group.spec))
+            await self._correct_state()
+
+    def _least_needed(self, group: Group, number: int) -> list[str]:
+        known = {worker.name: worker for worker in self.scheduler.workers.values()}
+
+        def need(name: str) -> tuple[int, int, int]:
+            worker = known.get(name)
+            return (1, len(worker.processing), worker.nbytes) if worker else (0, 0, 0)
+
+        return sorted(reversed(group.members(self.worker_spec)), key=need)[:number]
+
+    async def _retire(self, names: list[str]) -> None:
+        self._leaving |= set(names)
+        try:
+            if self.scheduler.status == Status.running:
+                # Twice: no more tasks for them; then, what they were running has its results.
+                await self.scheduler.retire_workers(names=names, remove=False)
+                await self._finished_tasks(names)
+                await self.scheduler.retire_workers(names=names, close_workers=True)
+            for name in names:
+                self.worker_spec.pop(name, None)
+            await self._correct_state()
+        finally:
+            self._leaving -= set(names)
+
+    async def _finished_tasks(self, names: list[str]) -> None:
+        asked = distributed_time()
+        while self.status == Status.running and any(
+            _is_running_tasks(worker, asked)
+            for worker in self.scheduler.workers.values()
+            if worker.name in names
+        ):
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    # --- adapting --------------------------------------------------------------------------------
+
+    def adapt(  # type: ignore[override]  # Dask's knows one group only
+        self,
+        *,
+        classical: tuple[int, int] | None = None,
+        quantum: tuple[int, int] | None = None,
+        minimum: int | None = None,
+        maximum: int | None = None,
+        **options: Any,
+    ) -> None:
+        """Let groups grow and shrink with their tasks, until :meth:`scale` is called for them.
+
+        Parameters
+        ----------
+        classical
+            Between how many classical workers.
+        quantum
+            Between how many quantum workers: ``(0, 1)`` gives an idle slot back.
+        minimum, maximum
+            The same as ``classical=(minimum, maximum)``, as other Dask clusters have it.
+        **options
+            Of :class:`distributed.deploy.Adaptive`: ``interval``, ``wait_count``,
+            ``target_duration``.
+
+        Raises
+        ------
+        InputError
+            If a number is out of range, or if there is no group to adapt.
+        """
+        if classical is None and (minimum is not None or maximum is not None):
+            classical = (
+                minimum or 0,
+                self.site.classical.worker_count if maximum is None else maximum,
+            )
+        if classical is None and quantum is None:
+            raise InputError("say what to adapt: classical=(1, 8), quantum=(0, 1), or both")
+        labels = self._quantum_labels()
+        if classical is not None:
+            low, high = _range("classical", classical, None)
+            self._adapt(ClassicalAdaptive, CLASSICAL, low, high, options)
+            self._adaptive = self._adaptives[CLASSICAL]
+        if quantum is not None:
+            low, high = _range("quantum", quantum, len(labels))
+            for index, label in enumerate(labels):
+                self._adapt(QuantumAdaptive, label, int(index < low), int(index < high), options)
+
+    def _adapt(
+        self,
+        kind: type[GroupAdaptive],
+        label: str,
+        minimum: int,
+        maximum: int,
+        options: Mapping[str, Any],
+    ) -> None:
+        self._stop_adapting(label)
+        self._adaptives[label] = kind(self, self._groups[label], minimum, maximum, **options)
+
+    def _stop_adapting(self, label: str) -> None:
+        if label in self._adaptives:
+            self._adaptives.pop(label).stop(reason="scaled")
+
+    # --- what there is ---------------------------------------------------------------------------
+
+    @property
+    def errors(self) -> dict[str, HybridflowError]:
+        """Why groups have given up, by their names; empty if none has."""
+        groups = self._groups.items()
+        return {label: group.error for label, group in groups if group.error is not None}
+
+    def wait_for_workers(self, n_workers: int | None = None, timeout: float | None = None) -> Any:
+        """Wait until workers have come up.
+
+        Parameters
+        ----------
+        n_workers
+            How many, of any kind; if not given, all that there should be.
+        timeout
+            Time limit in seconds; without one, until they are there or a group has given up.
+
+        Raises
+        ------
+        HybridflowError
+            If a group has given up: what the door said.
+        TimeoutError
+            If the time is over.
+        """
+        return self.sync(self._wait_for_workers, n_workers, timeout)
+
+    async def _wait_for_workers(
+        self, n_workers: int | None = None, timeout: float | None = None
+    ) -> None:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not self._are_up(n_workers):
+            for error in self.errors.values():
+                raise error
+            if self.status != Status.running or self.scheduler.status != Status.running:
+                raise WorkerLostError("the cluster was closed before its workers had come up")
+            if deadline is not None and time.monotonic() > deadline:
+                raise WorkerStartTimeoutError(self._up(), n_workers or self._size(), timeout or 0)
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    def _are_up(self, number: int | None) -> bool:
+        if number is not None:
+            return self._up() >= number
+        return all(group.up >= group.size for group in self._groups.values())
+
+    def _up(self) -> int:
+        return len(self.scheduler_info["workers"])
+
+    def _size(self) -> int:
+        return sum(group.size for group in self._groups.values())
+
+    def __repr__(self) -> str:
+        groups = ", ".join(f"{name}={text}" for name, text in self._summary().items())
+        return f"{self._cluster_class_name}({self.scheduler_address!r}, {groups})"
+
+    def _repr_html_(self, cluster_status: str | None = None) -> str:
+        # Dask's own display, with a line for each group.
+        rows = "".join(
+            f"<tr><td><strong>{name}:</strong> {html.escape(text)}</td></tr>"
+            for name, text in self._summary().items()
+        )
+        shown: str = super()._repr_html_(cluster_status=(cluster_status or "") + rows)
+        return shown
+
+    def _summary(self) -> dict[str, str]:
+        quantum = [self._groups[label] for label in self._quantum_labels()]
+        return {QUANTUM: _state(quantum), CLASSICAL: _state([self._groups[CLASSICAL]])}
+
+
+def _plugins() -> list[Any]:
+    if find_spec("hybridflow_dask.scheduler") is None:
+        return []
+    from hybridflow_dask.scheduler import HybridPlugin
+
+    return [HybridPlugin()]
+
+
+def _state(groups: list[Group]) -> str:
+    # As in "1/2 (given up: NoSlotError: …)"
+    up = sum(group.up for group in groups)
+    size = sum(group.size for group in groups)
+    errors = [group.error for group in groups if group.error is not None]
+    texts = [" ".join(f"{type(error).__name__}: {error}".split()) for error in errors]
+    failed = "; ".join(texts)
+    return f"{up}/{size}" + (f" (given up: {failed})" if failed else "")
+
+
+def _is_running_tasks(worker: WorkerState, asked: float) -> bool:
+    # Of its tasks, those that it has begun: its last sign of life says which, if it is new enough.
+    begun = any(task in worker.processing for task in worker.executing)
+    return begun or (bool(worker.processing) and worker.last_seen <= asked)
+
+
+def _refuse_in_worker() -> None:
+    if os.environ.get(environment.ROLE) == Role.CLASSICAL:
+        raise TaskError(
+            "a cluster was opened in a classical worker, which loads the program's main module: "
+            'put what the program starts under `if __name__ == "__main__":`'
+        )
+
+
+def _number(name: str, given: int | None, least: int, most: int | None = None) -> int | None:
+    if given is None:
+        return None
+    if given < least:
+        raise InputError(f"`{name}` must be at least {least}, not {given}")
+    if most is not None and given > most:
+        raise InputError(
+            f"`{name}` must be at most {most}, not {given}: each resource of the cluster has one "
+            "slot, and a slot one worker; raise `tasks_per_slot` to run more tasks at a time"
+        )
+    return given
+
+
+def _range(name: str, given: tuple[int, int], most: int | None) -> tuple[int, int]:
+    low, high = given
+    if low > high:
+        raise InputError(f"`{name}` must be (least, most), not {given}")
+    _number(name, low, 0)
+    _number(name, high, 0, most)
+    return low, high
+
+
+def _log_folder(given: str | os.PathLike[str] | None) -> Path | None:
+    run = os.environ.get(environment.RUN)
+    if given is None and not run:
+        return None
+    folder = Path(given if given is not None else Path(str(run), "dask")).absolute()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder

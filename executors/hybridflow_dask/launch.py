@@ -1,0 +1,133 @@
+"""The command lines of Dask's workers, each under the door or a keeper, and their environment.
+
+All of them run with the driver's interpreter, whatever ``PATH`` says, and end with the driver's
+lease (``hybridflow/lease.py``).
+"""
+
+import copy
+import os
+import sys
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import dask
+from distributed.security import Security
+
+from hybridflow import environment
+from hybridflow.environment import Role, thread_limits
+from hybridflow.launch import in_slot, kept
+from hybridflow.site import Site
+from hybridflow_dask.folder import PrivateFolder
+from hybridflow_dask.labels import QPU, resource_label
+
+__all__ = ["Launch", "on_disk"]
+
+_WORKER = (sys.executable, "-m", "distributed.cli.dask_worker")
+_PRELOAD = "hybridflow_dask.preload"
+_DEATH_SECONDS = 60
+
+_ROLES = ("client", "scheduler", "worker")
+_PEM_FIELDS = (
+    "tls_ca_file",
+    *(f"tls_{role}_{part}" for role in _ROLES for part in ("cert", "key")),
+)
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What the command lines of a cluster's workers have in common.
+
+    Attributes
+    ----------
+    site
+        Where resources and numbers are defined.
+    folder
+        The cluster's folder: workers put there what they write to disk.
+    lease
+        The driver's lease.
+    host
+        Address that workers listen on.
+    security
+        The cluster's keys and certificates, as files.
+    """
+
+    site: Site
+    folder: PrivateFolder
+    lease: Path
+    host: str
+    security: Security
+
+    def quantum(self, scheduler: str, name: str, resource: str, tasks: int) -> list[str]:
+        """Return the command line of a worker inside a slot.
+
+        Its nanny starts it again when it dies, and the slot with its broker lives on.
+        """
+        amounts = f"{QPU}={tasks} {resource_label(resource)}={tasks}"
+        worker = [*self._worker(scheduler, name), "--nanny", "--nthreads", str(tasks)]
+        return in_slot([*worker, "--resources", amounts], self.site, resource, self.lease)
+
+    def classical(self, scheduler: str, name: str) -> list[str]:
+        """Return the command line of a classical worker: one process, one task at a time.
+
+        It has no nanny: what a nanny has started may have no child processes.
+        """
+        worker = [*self._worker(scheduler, name), "--no-nanny", "--nthreads", "1"]
+        return kept(worker, self.lease, Role.CLASSICAL)
+
+    def variables(self, role: Role) -> dict[str, str]:
+        """Return the environment for those command lines."""
+        chosen = dict(os.environ)
+        # As Dask's own clusters hand their configuration to the processes they start.
+        chosen["DASK_INTERNAL_INHERIT_CONFIG"] = dask.config.serialize(dask.config.global_config)
+        if self.site.path:
+            chosen[environment.SITE] = self.site.path
+        if run := os.environ.get(environment.RUN):
+            chosen[environment.RUN] = os.path.abspath(run)
+        if role is Role.CLASSICAL:
+            chosen |= _pre_spawn() | thread_limits(self.site.classical.threads)
+        return chosen
+
+    def _worker(self, scheduler: str, name: str) -> list[str]:
+        options = {
+            "--name": name,
+            "--host": self.host,
+            # Of its pages; without it, they can be seen from everywhere.
+            "--dashboard-address": f"{self.host}:0",
+            "--local-directory": str(self.folder.path),
+            "--death-timeout": str(_DEATH_SECONDS),
+        } | self._keys()
+        if find_spec(_PRELOAD):
+            options["--preload"] = _PRELOAD
+        return [
+            *_WORKER,
+            scheduler,
+            "--no-dashboard",
+            *(word for option in options.items() for word in option),
+        ]
+
+    def _keys(self) -> dict[str, str]:
+        files = self.security.get_tls_config_for_role("worker")
+        names = {"--tls-ca-file": "ca_file", "--tls-cert": "cert", "--tls-key": "key"}
+        return {option: files[name] for option, name in names.items() if files[name]}
+
+
+def _pre_spawn() -> dict[str, str]:
+    # What a nanny would have set.
+    settings = dask.config.get("distributed.nanny.pre-spawn-environ", default={})
+    return {name: str(value) for name, value in settings.items()}
+
+
+def on_disk(security: Security, folder: PrivateFolder) -> Security:
+    """Return the same security with its keys and certificates in files.
+
+    Command lines can name files, and the keys of ``Security.temporary()`` live in memory only.
+    """
+    saved = copy.copy(security)
+    written: dict[str, str] = {}
+    for field in _PEM_FIELDS:
+        text = getattr(security, field)
+        if text and "\n" in text:  # as Dask tells a text from a path
+            written[text] = written.get(text) or folder.write(f"{field}.pem", text)
+            setattr(saved, field, written[text])
+    return saved

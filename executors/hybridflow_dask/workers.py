@@ -1,0 +1,122 @@
+"""One worker of a cluster: a process of its own under the door or a keeper, as Dask sees it."""
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from distributed.core import Status
+from distributed.deploy.spec import ProcessInterface
+
+__all__ = ["END_SECONDS", "WorkerProcess"]
+
+END_SECONDS = 30.0
+"""Time between SIGTERM and SIGKILL for a door or a keeper, in seconds: a broker drains."""
+
+_OUTPUT_BYTES = 8192
+
+
+class WorkerProcess(ProcessInterface):
+    """A worker's door or keeper, with all below it.
+
+    Parameters
+    ----------
+    name
+        Name of the worker.
+    command
+        The command line.
+    variables
+        The environment.
+    log
+        File that gets what the processes write.
+    handle
+        A descriptor that they inherit: see :class:`~hybridflow_dask.folder.PrivateFolder`.
+    on_end
+        Called in the event loop when the process has ended, for whatever reason.
+
+    Attributes
+    ----------
+    name
+        Name of the worker.
+    exit_status
+        Exit status of the door or the keeper; None while it runs.
+    came_up_at
+        When its worker first reported to the scheduler, by the monotonic clock; None before.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        variables: Mapping[str, str],
+        *,
+        log: Path,
+        handle: int,
+        on_end: Callable[["WorkerProcess"], None],
+    ) -> None:
+        super().__init__(name=name)
+        self.name = name
+        self.log = log
+        self.exit_status: int | None = None
+        self.came_up_at: float | None = None
+        self._command = command
+        self._variables = variables
+        self._handle = handle
+        self._on_end = on_end
+        self._begin = 0
+        self._process: asyncio.subprocess.Process | None = None
+        self._watching: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Start the process; the worker comes up by itself."""
+        descriptor = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        with os.fdopen(descriptor, "ab") as log:
+            self._begin = log.tell()
+            self._process = await asyncio.create_subprocess_exec(
+                *self._command,
+                env=self._variables,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=[self._handle],
+                # The driver decides what the terminal's Ctrl-C means.
+                start_new_session=True,
+            )
+        self._watching = asyncio.create_task(self._watch(self._process))
+        await super().start()
+
+    async def close(self) -> None:
+        """End the process: SIGTERM first, which lets the broker end its work; then SIGKILL."""
+        if self._process is not None and self._watching is not None:
+            self._signal(signal.SIGTERM)
+            done, _ = await asyncio.wait([self._watching], timeout=END_SECONDS)
+            if not done:
+                # The reaper ends what is below it.
+                self._signal(signal.SIGKILL)
+                await self._watching
+        await super().close()
+
+    def output(self) -> str:
+        """Return the end of what the processes have written."""
+        with open(self.log, "rb") as log:
+            size = log.seek(0, os.SEEK_END)
+            log.seek(max(self._begin, size - _OUTPUT_BYTES))
+            return log.read().decode(errors="replace")
+
+    async def _watch(self, process: asyncio.subprocess.Process) -> None:
+        status = await process.wait()
+        # As a shell has it.
+        self.exit_status = status if status >= 0 else 128 - status
+        self.status = Status.closed
+        self._event_finished.set()
+        self._on_end(self)
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(number)
+
+    def __repr__(self) -> str:
+        return f"<WorkerProcess {self.name!r}: {self.status.name}>"

@@ -1,0 +1,65 @@
+"""Tasks of the cluster's tests: in a module of their own, which workers import quickly."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import hybridflow as hf
+
+
+def add(a: int, b: int) -> int:
+    return a + b
+
+
+def many_bytes(number: int) -> bytes:
+    return bytes([number]) * 1000
+
+
+def variables() -> dict[str, str]:
+    return dict(os.environ)
+
+
+@hf.quantum_task
+def slot_variables() -> dict[str, str]:
+    return dict(os.environ)
+
+
+@hf.quantum_task
+def slot_process() -> int:
+    return os.getpid()
+
+
+def attempt(file: Path) -> int:
+    """Count the calls of a task, over all its tries."""
+    with file.open("a") as stream:
+        stream.write("x")
+    return len(file.read_text())
+
+
+def wait_for(file: Path) -> None:
+    while not file.exists():
+        time.sleep(0.01)
+
+
+@hf.quantum_task
+def waits(calls: Path, until: Path) -> int:
+    """Say that it was called, wait for a file and return how often it was called."""
+    tries = attempt(calls)
+    wait_for(until)
+    return tries
+
+
+def waits_too(calls: Path, until: Path) -> int:
+    tries = attempt(calls)
+    wait_for(until)
+    return tries
+
+
+@hf.quantum_task
+def dies_first(index: int, victim: int, calls: Path) -> int:
+    """Return `index`; one of them kills its worker, once."""
+    if index == victim and attempt(calls) == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(0.01)
+    return index
