@@ -18,6 +18,7 @@ PACKAGES = (
     "hybridflow.primitives",
     "hybridflow.report",
     "hybridflow.testing",
+    "hybridflow_dask",
     "hybridflow_parsl",
     "hybridflow_workflows.sqd",
 )

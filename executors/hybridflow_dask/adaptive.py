@@ -10,7 +10,7 @@ from distributed.deploy.adaptive import Adaptive
 from distributed.scheduler import Scheduler, TaskState, WorkerState
 
 from hybridflow_dask.groups import Group
-from hybridflow_dask.labels import QPU, resource_label
+from hybridflow_dask.labels import QPU
 
 if TYPE_CHECKING:
     from hybridflow_dask.cluster import HybridCluster
@@ -122,11 +122,7 @@ class QuantumAdaptive(GroupAdaptive):
         return [str(worker.name) for worker in self._mine()][target:]
 
     def _could_run(self, task: TaskState) -> bool:
-        resource = self.group.label.partition("-")[2]
-        return _asks_for_qpu(task) and set(task.resource_restrictions or ()) <= {
-            QPU,
-            resource_label(resource),
-        }
+        return self.group.could_run(task.resource_restrictions or {})
 
 
 def _asks_for_qpu(task: TaskState) -> bool:

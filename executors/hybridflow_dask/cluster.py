@@ -19,7 +19,6 @@ import tempfile
 import time
 from collections.abc import Iterable, Mapping
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +42,7 @@ from hybridflow_dask.folder import PrivateFolder
 from hybridflow_dask.groups import Group
 from hybridflow_dask.labels import CLASSICAL, QUANTUM
 from hybridflow_dask.launch import Launch, on_disk
+from hybridflow_dask.scheduler import HybridPlugin
 from hybridflow_dask.workers import WorkerProcess
 
 __all__ = ["HybridCluster"]
@@ -143,15 +143,16 @@ class HybridCluster(SpecCluster):
         groups = [self._quantum_group(name) for name in listed]
         size = self.site.classical.worker_count if workers is None else workers
         spec = {"cls": self._classical_worker}
-        groups.append(Group(CLASSICAL, Role.CLASSICAL, spec, size, self._log_dir is not None))
+        stays = self._log_dir is not None
+        groups.append(Group(Role.CLASSICAL, "", spec, size=size, log_stays=stays))
         return {group.label: group for group in groups}
 
     def _quantum_group(self, name: str) -> Group:
         resource = self.site.resource(name)
         tasks = self._tasks_per_slot or resource.tasks_per_slot
         spec = {"cls": partial(self._quantum_worker, resource.name, tasks)}
-        label = f"{QUANTUM}-{resource.name}"
-        return Group(label, Role.QUANTUM, spec, 1, self._log_dir is not None)
+        stays = self._log_dir is not None
+        return Group(Role.QUANTUM, resource.name, spec, size=1, log_stays=stays)
 
     def _wanted(self) -> dict[str, Any]:
         return {name: group.spec for group in self._groups.values() for name in group.missing(())}
@@ -174,6 +175,7 @@ class HybridCluster(SpecCluster):
         self.scheduler_spec = {"cls": Scheduler, "options": self._scheduler_options()}
 
     def _scheduler_options(self) -> dict[str, Any]:
+        slots = dict.fromkeys(self.site.resources, 1)
         return {
             "host": self._host,
             "port": 0,
@@ -183,7 +185,7 @@ class HybridCluster(SpecCluster):
             # Whoever runs beside a task that kills its worker is not to blame.
             "allowed_failures": _ALLOWED_FAILURES,
             "local_directory": str(self._launch.folder.path),
-            "plugins": _plugins(),
+            "plugins": [HybridPlugin(slots=slots, outlook=self._outlook)],
         }
 
     async def _close(self) -> None:
@@ -275,6 +277,13 @@ class HybridCluster(SpecCluster):
 
     def _group_of(self, name: Any) -> Group | None:
         return self._groups.get(str(name).rpartition("-")[0])
+
+    def _outlook(self, asked: Mapping[str, float]) -> HybridflowError | bool:
+        # Of a worker for tasks that ask for this: see HybridPlugin.
+        groups = [group for group in self._groups.values() if group.could_run(asked)]
+        if any(group.error is None and group.up < group.size for group in groups):
+            return True
+        return next((group.error for group in groups if group.error is not None), False)
 
     # --- sizes -----------------------------------------------------------------------------------
 
@@ -503,14 +512,6 @@ class HybridCluster(SpecCluster):
     def _summary(self) -> dict[str, str]:
         quantum = [self._groups[label] for label in self._quantum_labels()]
         return {QUANTUM: _state(quantum), CLASSICAL: _state([self._groups[CLASSICAL]])}
-
-
-def _plugins() -> list[Any]:
-    if find_spec("hybridflow_dask.scheduler") is None:
-        return []
-    from hybridflow_dask.scheduler import HybridPlugin
-
-    return [HybridPlugin()]
 
 
 def _state(groups: list[Group]) -> str:

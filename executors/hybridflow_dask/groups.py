@@ -7,12 +7,13 @@ trying again cannot help, the group has failed, with what the door or the keeper
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from hybridflow.environment import Role
 from hybridflow.errors import HybridflowError
 from hybridflow.launch import launch_error
+from hybridflow_dask.labels import CLASSICAL, QPU, QUANTUM, resource_label
 from hybridflow_dask.workers import WorkerProcess
 
 __all__ = ["STARTS", "Group"]
@@ -31,10 +32,10 @@ class Group:
 
     Parameters
     ----------
-    label
-        Its name; its workers are called ``label-0``, ``label-1``, ….
     role
         What its workers are for.
+    resource
+        Name of their resource; empty for classical workers.
     spec
         What Dask's ``SpecCluster`` needs to know of each worker.
     size
@@ -44,6 +45,8 @@ class Group:
 
     Attributes
     ----------
+    label
+        Its name; its workers are called ``label-0``, ``label-1``, ….
     error
         Why it has given up; None as long as it has not.
     changing
@@ -51,10 +54,17 @@ class Group:
     """
 
     def __init__(
-        self, label: str, role: Role, spec: dict[str, Any], size: int, log_stays: bool
+        self,
+        role: Role,
+        resource: str,
+        spec: dict[str, Any],
+        *,
+        size: int,
+        log_stays: bool,
     ) -> None:
-        self.label = label
         self.role = role
+        self.resource = resource
+        self.label = f"{QUANTUM}-{resource}" if resource else CLASSICAL
         self.spec = spec
         self.size = size
         self.error: HybridflowError | None = None
@@ -75,6 +85,12 @@ class Group:
         wanted = (f"{self.label}-{number}" for number in range(self.size + len(there)))
         free = [name for name in wanted if name not in there]
         return free[: max(0, self.size - len(there))]
+
+    def could_run(self, asked: Collection[str]) -> bool:
+        """Whether its workers are meant for tasks that ask for these Dask resources."""
+        if self.role is Role.CLASSICAL:
+            return not asked
+        return bool(asked) and set(asked) <= {QPU, resource_label(self.resource)}
 
     def resize(self, size: int) -> None:
         """Change how many workers there should be, and forget past failures."""

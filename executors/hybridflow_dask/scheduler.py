@@ -13,7 +13,7 @@ annotations are looked at here. Which worker is a quantum one, and gets tasks: `
 import asyncio
 import logging
 import pickle
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from time import monotonic
 from typing import Any
 
@@ -59,6 +59,10 @@ class HybridPlugin(SchedulerPlugin):
         :class:`~hybridflow.errors.TaskError`. None: for ever.
     require_slot
         Whether a worker that declares ``QPU`` must be in a slot to get tasks.
+    outlook
+        Asked where tasks have no worker, with what they ask for (nothing, if they are classical):
+        True if one is being started, which they wait for without limit; an error if none will
+        come, which they fail with; False if nothing is known.
     """
 
     name = "hybridflow"
@@ -71,12 +75,14 @@ class HybridPlugin(SchedulerPlugin):
         no_slot_seconds: float | None = 60.0,
         no_worker_seconds: float | None = 60.0,
         require_slot: bool = True,
+        outlook: Callable[[Mapping[str, float]], HybridflowError | bool] | None = None,
     ) -> None:
         purity.install()
         self._slots = None if slots is None else dict(slots)
         self._no_slot_seconds = no_slot_seconds
         self._no_worker_seconds = no_worker_seconds
         self._require_slot = require_slot
+        self._outlook = outlook or (lambda asked: False)
 
     # --- begin and end ---------------------------------------------------------------------------
 
@@ -283,13 +289,22 @@ class HybridPlugin(SchedulerPlugin):
         lacking: dict[Hashable, float] = {}
         for name, tasks in self._backlog.groups().items():
             self._spare_from_timeout(tasks, now)
-            if self._could_run(next(iter(tasks))):
+            first = next(iter(tasks))
+            if self._could_run(first) or self._is_settled(amounts(first), tasks):
                 continue
             lacking[name] = since = self._lacking_since.get(name, now)
             if self._no_slot_seconds is not None and now - since >= self._no_slot_seconds:
                 for ts in list(tasks):
                     self._fail(ts, self._no_slot_error(ts))
         self._lacking_since = lacking
+
+    def _is_settled(self, asked: Mapping[str, float], tasks: Iterable[TaskState]) -> bool:
+        # Whether the tasks may wait for a worker on its way, or have failed as none will come.
+        outlook = self._outlook(asked)
+        if isinstance(outlook, HybridflowError):
+            for ts in list(tasks):
+                self._fail(ts, outlook)
+        return bool(outlook)
 
     def _spare_from_timeout(self, tasks: Iterable[TaskState], now: float) -> None:
         # Dask's own `no-workers-timeout` is not for tasks that wait for their turn.
@@ -318,12 +333,12 @@ class HybridPlugin(SchedulerPlugin):
 
     def _fail_without_classical_worker(self, now: float) -> None:
         everyone, quantum = self._scheduler.workers, self._admission.members
-        if not quantum or len(quantum) < len(everyone):
+        if len(quantum) < len(everyone):
             self._alone_since = None
             return
         unrunnable = [ts for ts in self._scheduler.unrunnable if not is_quantum(ts)]
         stuck = [*self._scheduler.queued, *unrunnable]
-        if not stuck:
+        if not stuck or self._is_settled({}, stuck) or not quantum:
             self._alone_since = None
             return
         self._alone_since = self._alone_since or now
