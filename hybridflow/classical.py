@@ -39,6 +39,8 @@ __all__ = ["ClassicalPool"]
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
+Dumps = Callable[[Any], bytes]
+
 _LOOK_SECONDS = 1.0  # how often a silent worker is looked after
 _END_SECONDS = 5.0  # what a worker may take to end once its socket is closed
 
@@ -58,6 +60,10 @@ class ClassicalPool(ThreadPoolExecutor):
     variables
         Environment to start from, without what :func:`hybridflow.environment.clean` takes out; that
         of this process if not given.
+    dumps
+        What pickles functions, arguments, results and exceptions, here and in the worker processes,
+        which must be able to import it; it must write what the main module defines by value, since
+        they do not load that module then. Python's own, if not given.
 
     Notes
     -----
@@ -67,12 +73,18 @@ class ClassicalPool(ThreadPoolExecutor):
     """
 
     def __init__(
-        self, workers: int, *, threads: int = 1, variables: Mapping[str, str] | None = None
+        self,
+        workers: int,
+        *,
+        threads: int = 1,
+        variables: Mapping[str, str] | None = None,
+        dumps: Dumps | None = None,
     ) -> None:
         super().__init__(workers, thread_name_prefix="classical")
         inherited = os.environ if variables is None else variables
         cleaned = environment.clean(inherited, Role.CLASSICAL)
         self._variables = cleaned | environment.thread_limits(threads)
+        self._dumps = dumps or _dumps
         self._own = threading.local()
         self._lock = threading.Lock()
         self._all: weakref.WeakSet[_Worker] = weakref.WeakSet()
@@ -96,7 +108,7 @@ class ClassicalPool(ThreadPoolExecutor):
     def _run(self, task: Callable[..., _T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> _T:
         name = task_name(task)
         try:
-            payload = pickle.dumps((task, args, kwargs), pickle.HIGHEST_PROTOCOL)
+            payload = self._dumps((task, args, kwargs))
         except Exception as error:  # whatever the user's objects raise
             raise TaskError(
                 f"the classical task {name!r} cannot be sent to a worker process: {error}; define "
@@ -109,7 +121,7 @@ class ClassicalPool(ThreadPoolExecutor):
     def _worker(self) -> "_Worker":
         worker: _Worker | None = getattr(self._own, "worker", None)
         if worker is None or not worker.is_alive():
-            worker = self._own.worker = _start(self._variables)
+            worker = self._own.worker = _start(self._variables, self._dumps)
             with self._lock:
                 self._all.add(worker)
         if self._killed:
@@ -144,9 +156,16 @@ class _Answer:
         raise value
 
 
-def _start(variables: Mapping[str, str]) -> "_Worker":
+def _dumps(value: Any) -> bytes:
+    return pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+
+
+def _start(variables: Mapping[str, str], dumps: Dumps) -> "_Worker":
     program = spawn.get_preparation_data("hybridflow-classical")
     del program["authkey"]  # it may not be pickled, and nothing here uses it
+    if dumps is not _dumps:
+        for name in ("init_main_from_name", "init_main_from_path"):
+            program.pop(name, None)
     ours, theirs = Pipe()
     with theirs:
         process = subprocess.Popen(
@@ -155,7 +174,8 @@ def _start(variables: Mapping[str, str]) -> "_Worker":
             stdin=subprocess.DEVNULL,
             pass_fds=[theirs.fileno()],
         )
-    return _Worker(process, ours, pickle.dumps(program))
+    # In two steps: what `dumps` is imported from is found once the program is prepared.
+    return _Worker(process, ours, pickle.dumps((program, pickle.dumps(dumps))))
 
 
 class _Worker:
@@ -215,13 +235,21 @@ def _ending(status: int) -> str:
 
 
 def _serve(socket: Connection) -> None:
-    socket.send_bytes(_answer(lambda: spawn.prepare(pickle.loads(socket.recv_bytes()))))
+    dumps = _dumps
+
+    def prepare() -> None:
+        nonlocal dumps
+        program, chosen = pickle.loads(socket.recv_bytes())
+        spawn.prepare(program)
+        dumps = pickle.loads(chosen)
+
+    socket.send_bytes(_answer(prepare, _dumps))
     while True:
         try:
             payload = socket.recv_bytes()
         except EOFError:
             return
-        socket.send_bytes(_answer(lambda: _call(payload)))  # noqa: B023
+        socket.send_bytes(_answer(lambda: _call(payload), dumps))  # noqa: B023
 
 
 def _call(payload: bytes) -> Any:
@@ -235,28 +263,28 @@ def _call(payload: bytes) -> Any:
     return task(*args, **kwargs)
 
 
-def _answer(work: Callable[[], Any]) -> bytes:
+def _answer(work: Callable[[], Any], dumps: Dumps) -> bytes:
     try:
         value = work()
     except Exception as error:
-        return _packed_error(error)
+        return _packed_error(error, dumps)
     try:
-        return pickle.dumps((True, value), pickle.HIGHEST_PROTOCOL)
+        return dumps((True, value))
     except Exception as error:
         return _packed_error(
-            TaskError(f"the result of a classical task cannot be pickled: {error}")
+            TaskError(f"the result of a classical task cannot be pickled: {error}"), dumps
         )
 
 
-def _packed_error(error: Exception) -> bytes:
+def _packed_error(error: Exception, dumps: Dumps) -> bytes:
     text = "".join(traceback.format_exception(error))
     error.add_note(f"in a classical worker process:\n{text}")
     try:
-        data = pickle.dumps((False, error), pickle.HIGHEST_PROTOCOL)
+        data = dumps((False, error))
         pickle.loads(data)  # many exceptions can be written and not read again
     except Exception:
         lean = TaskError(f"a classical task raised an exception that cannot be pickled:\n{text}")
-        return pickle.dumps((False, lean), pickle.HIGHEST_PROTOCOL)
+        return dumps((False, lean))
     return data
 
 

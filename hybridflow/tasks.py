@@ -55,6 +55,8 @@ def quantum_task(function: Callable[..., Any] | None = None, /) -> Callable[...,
 
     * :class:`~hybridflow.errors.TaskError` in a classical worker,
     * :class:`~hybridflow.errors.NoSlotError` in any other worker of an engine without a slot.
+
+    In an engine's worker, a ``sys.exit()`` becomes :class:`~hybridflow.errors.TaskExitError`.
     """
     if function is None:
         return quantum_task
@@ -109,8 +111,10 @@ def current_task() -> str:
 def run_marked(function: Callable[..., _R], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> _R:
     """Call the function behind a mark: what a marked function does."""
     _check_place(Role.QUANTUM, function)
+    # In a plain program sys.exit() ends the program; in an engine's worker it must not.
+    called = guarded(function) if environment.in_engine_worker(os.environ) else function
     with _recorded(function, Role.QUANTUM):
-        return function(*args, **kwargs)
+        return called(*args, **kwargs)
 
 
 def _check_place(kind: Role, function: object) -> None:

@@ -35,7 +35,7 @@ from hybridflow.events import TaskEnded, TaskStarted, read_events
 from hybridflow.pools import Pools, engine_names, open_pools
 from hybridflow.site import load_site
 
-ENGINES = ["local", "parsl"]
+ENGINES = ["local", "parsl", "dask"]
 SECONDS = 60
 
 SITE = """

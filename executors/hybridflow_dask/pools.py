@@ -1,0 +1,326 @@
+"""Pools on Dask: the engine ``dask`` of :func:`hybridflow.open_pools`.
+
+::
+
+    Pools ── client ── HybridCluster ──┬── quantum worker    quantum tasks, in threads
+    (futures of concurrent.futures)    └── classical worker  classical tasks, each in a process
+
+Both pools are executors on one cluster, which is theirs alone.
+"""
+
+import asyncio
+import pickle
+import threading
+import traceback
+from collections.abc import Callable
+from concurrent import futures
+from concurrent.futures import Executor, Future
+from typing import Any, ClassVar, Generic, ParamSpec, TypeVar, cast
+
+from dask.base import annotate
+from distributed import CancelledError, Client, KilledWorker
+from distributed import Future as DaskFuture
+
+from hybridflow.environment import Role
+from hybridflow.errors import (
+    HybridflowError,
+    InputError,
+    ResourceError,
+    TaskError,
+    UnmarkedTaskError,
+    WorkerLostError,
+)
+from hybridflow.pools import Pools
+from hybridflow.site import Site
+from hybridflow.tasks import as_task, is_quantum_task, task_name
+from hybridflow_dask import circuits
+from hybridflow_dask.cluster import HybridCluster
+from hybridflow_dask.labels import CLASSICAL, QPU, QUANTUM, resource_label
+from hybridflow_dask.pickles import dumps
+from hybridflow_dask.worker import PROCESSES
+
+__all__ = ["ClassicalPool", "DaskPool", "QuantumPool", "open_dask_pools"]
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+_LOOK_SECONDS = 0.1
+
+
+def open_dask_pools(
+    site: Site,
+    *,
+    resource: str | None = None,
+    workers: int | None = None,
+    tasks_per_slot: int | None = None,
+    require_mark: bool = True,
+    **options: Any,
+) -> Pools:
+    """Open pools on a Dask cluster of this machine.
+
+    Parameters
+    ----------
+    site
+        The site that both kinds of tasks have as their default.
+    resource
+        Name of the resource that quantum tasks use; the site's default if not given.
+    workers
+        Classical worker processes; the site's number if not given.
+    tasks_per_slot
+        Quantum tasks that run at a time; the number of the resource if not given.
+    require_mark
+        Whether the quantum pool refuses functions without the mark.
+    **options
+        All others of :class:`HybridCluster`.
+
+    Raises
+    ------
+    InputError
+        If a number is below 1.
+    SiteError
+        If the site has no such resource.
+    """
+    if workers is not None and workers < 1:
+        raise InputError(f"`workers` must be at least 1, not {workers}")
+    name = site.resource(resource).name
+    cluster = HybridCluster(
+        site, resources=[name], workers=workers, tasks_per_slot=tasks_per_slot, **options
+    )
+    try:
+        client = Client(cluster, set_as_default=False)
+    except BaseException:
+        cluster.close()
+        raise
+    quantum = QuantumPool(client, name, require_mark=require_mark, cluster=cluster)
+    classical = ClassicalPool(client, cluster=cluster)
+
+    def close(cancel: bool) -> None:
+        for pool in (quantum, classical):
+            pool.shutdown(wait=not cancel, cancel_futures=cancel)
+        client.close()
+        cluster.close()
+
+    return Pools(quantum, classical, site, "dask", close)
+
+
+class DaskPool(Executor):
+    """What both kinds of pool share; not to be used itself.
+
+    Parameters
+    ----------
+    client
+        A client of the cluster.
+    cluster
+        The cluster, if it is ours: its errors are those of the tasks that wait for its workers.
+    """
+
+    group: ClassVar[str]
+
+    def __init__(self, client: Client, *, cluster: HybridCluster | None = None) -> None:
+        circuits.install()
+        self._client = client
+        self._cluster = cluster
+        self._loop: asyncio.AbstractEventLoop = cast(Any, client.loop).asyncio_loop
+        self._lock = threading.Lock()
+        self._pending: set[Future[Any]] = set()
+        self._closed = False
+        self._watching: asyncio.Task[HybridflowError] | None = None
+
+    def _send(self, call: "_Call[_T]", **annotations: Any) -> Future[_T]:
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("cannot schedule new futures after shutdown")
+            remote = self._submitted(call, annotations)
+            future = asyncio.run_coroutine_threadsafe(self._result(remote, call), self._loop)
+            self._pending.add(future)
+        future.add_done_callback(self._pending.discard)
+        return future
+
+    def _submitted(self, call: "_Call[_T]", annotations: dict[str, Any]) -> DaskFuture[bytes]:
+        if self._client.status in ("closing", "closed"):
+            raise _scheduler_lost(call.__name__)
+        try:
+            with annotate(**annotations):
+                return self._client.submit(call, pure=False)
+        except TypeError as error:
+            raise TaskError(
+                f"the task {call.__name__!r} cannot be sent to a worker: "
+                f"{error.__cause__ or error}; pass arguments that can be pickled"
+            ) from error
+
+    async def _result(self, remote: DaskFuture[bytes], call: "_Call[_T]") -> _T:
+        try:
+            data = await self._gathered(remote)
+        except asyncio.CancelledError:
+            if self._client.status == "running":
+                await self._client.cancel([remote], asynchronous=True)
+            raise
+        except CancelledError as error:  # by Dask, not by whoever holds our future
+            raise _scheduler_lost(call.__name__) from error
+        except KilledWorker as error:
+            raise WorkerLostError(
+                f"the task {call.__name__!r} was given up, because each worker that began it died: "
+                f"{error}"
+            ) from error
+        result: _T = pickle.loads(data)
+        return result
+
+    async def _gathered(self, remote: DaskFuture[bytes]) -> bytes:
+        if self._watching is None:
+            self._watching = asyncio.create_task(self._watch())
+        gathering = asyncio.ensure_future(self._client.gather(remote, asynchronous=True))
+        try:
+            await asyncio.wait({gathering, self._watching}, return_when=asyncio.FIRST_COMPLETED)
+            if gathering.done():
+                data: bytes = await gathering
+                return data
+            raise self._watching.result()
+        finally:
+            gathering.cancel()
+
+    async def _watch(self) -> HybridflowError:
+        while True:
+            for label, error in self._cluster.errors.items() if self._cluster else ():
+                if label.startswith(self.group):
+                    return error
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Refuse further tasks.
+
+        Parameters
+        ----------
+        wait
+            Wait for those there are.
+        cancel_futures
+            Drop those that have no result yet, also where they have begun: Dask forgets them.
+        """
+        with self._lock:
+            self._closed = True
+        pending = list(self._pending)
+        if cancel_futures:
+            for future in pending:
+                future.cancel()
+        if wait:
+            futures.wait(pending)
+            if self._watching is not None:
+                self._loop.call_soon_threadsafe(self._watching.cancel)
+
+
+class QuantumPool(DaskPool):
+    """Runs quantum tasks on the workers in the slot of a resource.
+
+    Parameters
+    ----------
+    client
+        A client of the cluster.
+    resource
+        Name of the resource.
+    require_mark
+        Whether functions without the mark are refused.
+    cluster
+        The cluster, if it is ours.
+    """
+
+    group = QUANTUM
+
+    def __init__(
+        self,
+        client: Client,
+        resource: str,
+        *,
+        require_mark: bool = True,
+        cluster: HybridCluster | None = None,
+    ) -> None:
+        super().__init__(client, cluster=cluster)
+        self._asked = {QPU: 1, resource_label(resource): 1}
+        self._require_mark = require_mark
+
+    def submit(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Future[_T]:
+        """Submit a quantum task.
+
+        Raises
+        ------
+        UnmarkedTaskError
+            If the function carries no mark, and `require_mark`.
+        TaskError
+            If the function or its arguments cannot be pickled.
+        """
+        if self._require_mark and not is_quantum_task(fn):
+            raise UnmarkedTaskError(
+                f"the function {task_name(fn)!r} was submitted to the quantum pool without being "
+                "marked as a quantum task: decorate it with @hybridflow.quantum_task, or submit it "
+                "to `pools.classical`"
+            )
+        return self._send(_Call(as_task(fn, Role.QUANTUM), args, kwargs), resources=self._asked)
+
+
+class ClassicalPool(DaskPool):
+    """Runs classical tasks on the classical workers, each in the main thread of a process.
+
+    Parameters
+    ----------
+    client
+        A client of the cluster.
+    cluster
+        The cluster, if it is ours.
+    """
+
+    group = CLASSICAL
+
+    def submit(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Future[_T]:
+        """Submit a classical task.
+
+        Raises
+        ------
+        TaskError
+            If the function carries the quantum mark, or if it or its arguments cannot be pickled.
+        """
+        if is_quantum_task(fn):
+            raise TaskError(
+                f"the quantum task {task_name(fn)!r} was submitted to the classical workers, which "
+                "have no QPU slot; submit it to `pools.quantum`"
+            )
+        return self._send(_Call(fn, args, kwargs), executor=PROCESSES)
+
+
+class _Call(Generic[_T]):
+    # What is sent: one callable, so that Dask does not look into the arguments and finds no
+    # keyword of its own among them. What comes back is bytes, so that a result or an exception that
+    # cannot be pickled fails its own task, there, and not all that Dask sends with it.
+    def __init__(
+        self, function: Callable[..., _T], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        self.__wrapped__ = function
+        self.__name__ = task_name(function)
+        self._args, self._kwargs = args, kwargs
+
+    def __call__(self) -> bytes:
+        try:
+            value = self.__wrapped__(*self._args, **self._kwargs)
+        except Exception as error:
+            _check_readable(error, self.__name__)
+            raise
+        try:
+            return dumps(value)
+        except Exception as error:
+            raise TaskError(
+                f"the result of the task {self.__name__!r} cannot be pickled: {error}"
+            ) from error
+
+
+def _check_readable(error: Exception, name: str) -> None:
+    try:
+        pickle.loads(dumps(error))  # many exceptions can be written and not read again
+    except Exception:
+        text = "".join(traceback.format_exception(error))
+        raise TaskError(
+            f"the task {name!r} raised an exception that cannot be pickled:\n{text}"
+        ) from None
+
+
+def _scheduler_lost(name: str) -> ResourceError:
+    return ResourceError(
+        f"the task {name!r} is lost, because the Dask scheduler is gone or has dropped its tasks; "
+        "open new pools"
+    )
