@@ -58,9 +58,13 @@ def bare_dask(workers: Sequence[dict[str, Any]]) -> Iterator["Client"]:
     from distributed import Client, Scheduler, SpecCluster
     from distributed.deploy.subprocess import SubprocessWorker
 
-    quiet = {"silence_logs": logging.WARNING}
+    logging.getLogger("distributed").setLevel(logging.WARNING)
     with tempfile.TemporaryDirectory(prefix="hybridflow-") as folder:
-        common = quiet | {"host": "127.0.0.1", "local_directory": folder}
+        common = {
+            "host": "127.0.0.1",
+            "local_directory": folder,
+            "silence_logs": logging.WARNING,
+        }
         cluster = SpecCluster(
             workers={
                 number: {"cls": SubprocessWorker, "options": {"worker_kwargs": common | chosen}}
@@ -70,7 +74,6 @@ def bare_dask(workers: Sequence[dict[str, Any]]) -> Iterator["Client"]:
                 "cls": Scheduler,
                 "options": {"host": "127.0.0.1", "dashboard_address": ":0"},
             },
-            **quiet,
         )
         with cluster, Client(cluster) as client:
             client.wait_for_workers(len(workers))
