@@ -12,6 +12,7 @@ annotations are looked at here. Which worker is a quantum one, and gets tasks: `
 
 import asyncio
 import logging
+import math
 import pickle
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from time import monotonic
@@ -102,7 +103,8 @@ class HybridPlugin(SchedulerPlugin):
         for address in scheduler.workers:
             self.add_worker(scheduler, address)
         self._take_over(scheduler)
-        self._clock = PeriodicCallback(self._tick, _TICK_SECONDS * 1000)
+        timeout = scheduler.no_workers_timeout or math.inf
+        self._clock = PeriodicCallback(self._tick, min(_TICK_SECONDS, timeout / 4) * 1000)
         scheduler.periodic_callbacks[self.name] = self._clock
         self._clock.start()
 
@@ -112,6 +114,8 @@ class HybridPlugin(SchedulerPlugin):
         self._route(waiting)
         again: list[Key] = [ts.key for ts in waiting if ts.state in ("queued", "no-worker")]
         scheduler.transitions(dict.fromkeys(again, "released"), _stimulus("take-over"))
+        for ts in waiting:  # the scheduler does not know the plugin before it has started
+            self.transition(ts.key, "released", ts.state)
 
     async def close(self) -> None:
         """Give the scheduler its own ways back."""
