@@ -139,14 +139,8 @@ class DaskPool(Executor):
     def _submitted(self, call: "_Call[_T]", annotations: dict[str, Any]) -> DaskFuture[bytes]:
         if self._client.status in ("closing", "closed"):
             raise _scheduler_lost(call.__name__)
-        try:
-            with annotate(**annotations):
-                return self._client.submit(call, pure=False)
-        except TypeError as error:
-            raise TaskError(
-                f"the task {call.__name__!r} cannot be sent to a worker: "
-                f"{error.__cause__ or error}; pass arguments that can be pickled"
-            ) from error
+        with annotate(**annotations):
+            return self._client.submit(call, pure=False)
 
     async def _result(self, remote: DaskFuture[bytes], call: "_Call[_T]") -> _T:
         try:
@@ -162,8 +156,7 @@ class DaskPool(Executor):
                 f"the task {call.__name__!r} was given up, because each worker that began it died: "
                 f"{error}"
             ) from error
-        result: _T = pickle.loads(data)
-        return result
+        return call.result(data)
 
     async def _gathered(self, remote: DaskFuture[bytes]) -> bytes:
         if self._watching is None:
@@ -285,19 +278,30 @@ class ClassicalPool(DaskPool):
 
 
 class _Call(Generic[_T]):
-    # What is sent: one callable, so that Dask does not look into the arguments and finds no
-    # keyword of its own among them. What comes back is bytes, so that a result or an exception that
-    # cannot be pickled fails its own task, there, and not all that Dask sends with it.
+    # What is sent, and back: bytes that Dask does not look into. So none of the user's keywords is
+    # one of Dask's, and what cannot be pickled, or not be read again, fails its own task alone.
     def __init__(
         self, function: Callable[..., _T], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
-        self.__wrapped__ = function
         self.__name__ = task_name(function)
-        self._args, self._kwargs = args, kwargs
+        try:
+            self._task = dumps((function, args, kwargs))
+        except Exception as error:  # whatever the user's objects raise
+            raise TaskError(
+                f"the task {self.__name__!r} cannot be sent to a worker: {error}; pass arguments "
+                "that can be pickled"
+            ) from error
 
     def __call__(self) -> bytes:
         try:
-            value = self.__wrapped__(*self._args, **self._kwargs)
+            function, args, kwargs = pickle.loads(self._task)
+        except Exception as error:
+            raise TaskError(
+                f"the task {self.__name__!r} cannot be loaded in a worker: {error!r}; what it uses "
+                "must stand in modules that can be imported there"
+            ) from error
+        try:
+            value = function(*args, **kwargs)
         except Exception as error:
             _check_readable(error, self.__name__)
             raise
@@ -307,6 +311,16 @@ class _Call(Generic[_T]):
             raise TaskError(
                 f"the result of the task {self.__name__!r} cannot be pickled: {error}"
             ) from error
+
+    def result(self, data: bytes) -> _T:
+        """Return what the function returned, from what the call did."""
+        try:
+            value: _T = pickle.loads(data)
+        except Exception as error:
+            raise TaskError(
+                f"the result of the task {self.__name__!r} cannot be read: {error!r}"
+            ) from error
+        return value
 
 
 def _check_readable(error: Exception, name: str) -> None:
