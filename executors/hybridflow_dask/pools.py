@@ -37,7 +37,7 @@ from hybridflow_dask import circuits
 from hybridflow_dask.cluster import HybridCluster
 from hybridflow_dask.labels import CLASSICAL, QPU, QUANTUM, resource_label
 from hybridflow_dask.pickles import dumps
-from hybridflow_dask.worker import PROCESSES
+from hybridflow_dask.worker import PROCESSES, RECORDED
 
 __all__ = ["ClassicalPool", "DaskPool", "QuantumPool", "open_dask_pools"]
 
@@ -161,13 +161,14 @@ class DaskPool(Executor):
     async def _gathered(self, remote: DaskFuture[bytes]) -> bytes:
         if self._watching is None:
             self._watching = asyncio.create_task(self._watch())
+        watching = self._watching
         gathering = asyncio.ensure_future(self._client.gather(remote, asynchronous=True))
         try:
-            await asyncio.wait({gathering, self._watching}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({gathering, watching}, return_when=asyncio.FIRST_COMPLETED)
             if gathering.done():
                 data: bytes = await gathering
                 return data
-            raise self._watching.result()
+            raise watching.result()
         finally:
             gathering.cancel()
 
@@ -196,8 +197,10 @@ class DaskPool(Executor):
                 future.cancel()
         if wait:
             futures.wait(pending)
-            if self._watching is not None:
-                self._loop.call_soon_threadsafe(self._watching.cancel)
+        watching = self._watching
+        if (wait or cancel_futures) and watching is not None:
+            self._watching = None
+            self._loop.call_soon_threadsafe(watching.cancel)
 
 
 class QuantumPool(DaskPool):
@@ -226,7 +229,8 @@ class QuantumPool(DaskPool):
         cluster: HybridCluster | None = None,
     ) -> None:
         super().__init__(client, cluster=cluster)
-        self._asked = {QPU: 1, resource_label(resource): 1}
+        asked = {QPU: 1, resource_label(resource): 1}
+        self._annotations = {"resources": asked, RECORDED: True}
         self._require_mark = require_mark
 
     def submit(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Future[_T]:
@@ -245,7 +249,7 @@ class QuantumPool(DaskPool):
                 "marked as a quantum task: decorate it with @hybridflow.quantum_task, or submit it "
                 "to `pools.classical`"
             )
-        return self._send(_Call(as_task(fn, Role.QUANTUM), args, kwargs), resources=self._asked)
+        return self._send(_Call(as_task(fn, Role.QUANTUM), args, kwargs), **self._annotations)
 
 
 class ClassicalPool(DaskPool):

@@ -35,10 +35,13 @@ from hybridflow_dask.labels import QPU
 from hybridflow_dask.pickles import dumps
 from hybridflow_dask.versions import difference, versions
 
-__all__ = ["PROCESSES", "HybridWorkerPlugin"]
+__all__ = ["PROCESSES", "RECORDED", "HybridWorkerPlugin"]
 
 PROCESSES = "hybridflow"
 """Name of the executor that runs classical tasks in processes."""
+
+RECORDED = "hybridflow_recorded"
+"""Annotation of a task that records itself in the run's events."""
 
 # Of a task whose thread is still at work.
 _AT_WORK = ("executing", "long-running", "cancelled", "resumed")
@@ -108,9 +111,10 @@ class HybridWorkerPlugin(WorkerPlugin):
 
     def _records_itself(self, key: Any) -> bool:
         task = self._worker.state.tasks[key]
-        in_process = (task.annotations or {}).get("executor") == PROCESSES
+        annotations = task.annotations or {}
         return (
-            in_process
+            annotations.get(RECORDED, False)
+            or annotations.get("executor") == PROCESSES
             or not isinstance(task.run_spec, Task)
             or any(step.kind is Kind.QUANTUM for step in steps(task.run_spec))
         )
