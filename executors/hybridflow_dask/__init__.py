@@ -5,16 +5,15 @@ every task where it belongs, and ``annotations.py`` the annotation. This package
 """
 
 import importlib
+import importlib.util
 from typing import TYPE_CHECKING, Any
 
-try:
-    import distributed as _distributed  # noqa: F401
-except ModuleNotFoundError as error:
+if importlib.util.find_spec("distributed") is None:
     from hybridflow.errors import MissingExtraError
 
     raise MissingExtraError(
-        f'Dask is not installed ({error}); install it with: pip install "hybridflow[dask]"'
-    ) from error
+        'Dask is not installed; install it with: pip install "hybridflow[dask]"'
+    )
 
 if TYPE_CHECKING:
     from hybridflow_dask.annotations import quantum

@@ -24,7 +24,7 @@ from distributed.scheduler import Scheduler, TaskState, WorkerState
 from tornado.ioloop import PeriodicCallback
 
 from hybridflow.errors import HybridflowError, NoSlotError, TaskError
-from hybridflow_dask import purity
+from hybridflow_dask import circuits, purity
 from hybridflow_dask.admission import Admission, examine, is_quantum_worker
 from hybridflow_dask.backlog import Backlog
 from hybridflow_dask.labels import QPU, is_qpu_label
@@ -79,6 +79,7 @@ class HybridPlugin(SchedulerPlugin):
         outlook: Callable[[Mapping[str, float]], HybridflowError | bool] | None = None,
     ) -> None:
         purity.install()
+        circuits.install()
         self._slots = None if slots is None else dict(slots)
         self._no_slot_seconds = no_slot_seconds
         self._no_worker_seconds = no_worker_seconds
