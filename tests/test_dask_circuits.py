@@ -48,7 +48,7 @@ def circuit() -> QuantumCircuit:
 def client() -> Iterator[Client]:
     """One worker process that knows nothing of this package until it gets a circuit."""
     with (
-        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster,
         Client(cluster) as made,
     ):
         circuits.install()
@@ -232,7 +232,8 @@ if __name__ == "__main__":
     circuits.install()
     circuit = QuantumCircuit(2)
     circuit.h(0)
-    with LocalCluster(n_workers=1, dashboard_address=None) as cluster, Client(cluster) as client:
+    options = {"n_workers": 1, "dashboard_address": "127.0.0.1:0"}
+    with LocalCluster(**options) as cluster, Client(cluster) as client:
         found = client.submit(find, circuit).result(60)
         assert type(found) is Found
         assert found.circuit == circuit

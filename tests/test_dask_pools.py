@@ -1,6 +1,7 @@
 """Pools on Dask, and what our workers do for tasks that users send them without pools."""
 
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -14,7 +15,7 @@ import dask
 import pool_tasks as tasks
 import psutil
 import pytest
-from distributed import Client, Scheduler
+from distributed import Client, LocalCluster, Scheduler
 from qiskit import QuantumCircuit
 
 import hybridflow as hf
@@ -208,6 +209,53 @@ def test_a_client_with_other_versions_is_refused(client: Client) -> None:
     client.unregister_worker_plugin("older")
 
 
+# --- workers that are started by hand ------------------------------------------------------------
+
+
+@pytest.fixture
+def scheduler() -> Iterator[str]:
+    with LocalCluster(n_workers=0, dashboard_address="127.0.0.1:0") as cluster:
+        yield cluster.scheduler_address
+
+
+def worker(address: str, *options: str) -> list[str]:
+    place = ("--no-dashboard", "--dashboard-address", "127.0.0.1:0", "--host", "127.0.0.1")
+    mine = ("--no-nanny", "--nthreads", "1", "--preload", "hybridflow_dask.preload")
+    return [sys.executable, "-m", "distributed.cli.dask_worker", address, *place, *mine, *options]
+
+
+def in_slot(site: Path, command: list[str]) -> list[str]:
+    return [sys.executable, "-m", "hybridflow", "slot", "run", "--site", str(site), "--", *command]
+
+
+def test_a_worker_in_a_slot_samples(scheduler: str, site: Path, tmp_path: Path) -> None:
+    command = in_slot(site, worker(scheduler, "--resources", "QPU=1"))
+    path = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    with open(tmp_path / "log", "wb") as log:
+        process = subprocess.Popen(command, env=path, stdout=log, stderr=log)
+    with Client(scheduler, set_as_default=False) as client:
+        found = client.submit(tasks.sample, 5, pure=False, resources={QPU: 1}).result(SECONDS)
+        assert found == {"counts": {"01": 5}, "resource": "toy"}
+    process.terminate()
+    process.wait(SECONDS)
+
+
+def test_a_worker_in_a_slot_that_does_not_say_so_ends(scheduler: str, site: Path) -> None:
+    done = subprocess.run(
+        in_slot(site, worker(scheduler)), capture_output=True, text=True, timeout=SECONDS
+    )
+    assert done.returncode == 1
+    assert re.search("error: .* is in a QPU slot and does not say so.*--resources", done.stderr)
+
+
+def test_a_worker_that_claims_a_slot_ends(scheduler: str) -> None:
+    done = subprocess.run(
+        worker(scheduler, "--resources", "QPU=1"), capture_output=True, text=True, timeout=SECONDS
+    )
+    assert done.returncode == 1
+    assert re.search("error: .*declares the resource QPU and is in no slot", done.stderr)
+
+
 # --- closing, and what is lost -------------------------------------------------------------------
 
 
@@ -272,7 +320,7 @@ def test_a_lost_scheduler_is_an_error_and_no_wait() -> None:
     scheduler = subprocess.Popen(
         [
             *(sys.executable, "-m", "distributed.cli.dask_scheduler"),
-            *("--host", "127.0.0.1", "--port", "0", "--no-dashboard"),
+            *("--host", "127.0.0.1", "--port", "0", "--dashboard-address", "127.0.0.1:0"),
         ],
         stderr=subprocess.PIPE,
         text=True,
