@@ -37,6 +37,7 @@ def quantum(resource: str | None = None, *, pure: bool = False) -> Iterator[None
             f"`resource` of quantum() is the name of a resource, not {resource!r}; use "
             "`with quantum(): ...` for any resource"
         )
+    purity.install()
     labels = {QPU: 1} if resource is None else {QPU: 1, resource_label(resource): 1}
     with annotate(resources=labels), purity.asked(pure):
         yield

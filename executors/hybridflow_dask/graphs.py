@@ -46,6 +46,7 @@ _CALLERS = ("dask", "distributed", "tlz", "toolz", "cytoolz", "builtins", "funct
 _CARRIERS = {
     ("dask._task_spec", "identity"),
     ("dask._task_spec", "_identity_cast"),
+    ("dask._task_spec", "to_container"),
     ("dask.bag.core", "finalize"),
     ("dask.bag.core", "finalize_item"),
     ("dask.bag.core", "reify"),
@@ -76,8 +77,9 @@ def _step(node: Task, arguments: tuple[Any, ...]) -> Step:
     marked = _marked(node.func, arguments)
     if marked is not None:
         return Step(task_name(marked), Kind.QUANTUM)
-    kind = Kind.DASK if _root(node.func) in ("dask", "distributed") else Kind.CLASSICAL
-    return Step(key_split(node.key) if node.key else task_name(node.func), kind)
+    if node.key and _root(_innermost(node.func)) in ("dask", "distributed"):
+        return Step(key_split(node.key), Kind.DASK)  # `ones_like`, not what Dask calls for it
+    return Step(task_name(node.func), Kind.CLASSICAL)
 
 
 def _marked(function: Callable[..., Any], arguments: tuple[Any, ...]) -> object:
@@ -100,6 +102,12 @@ def _first_marked(values: Iterable[Any]) -> object:
 def _is_carrier(function: Callable[..., Any]) -> bool:
     place = getattr(function, "__module__", ""), getattr(function, "__name__", "")
     return place in _CARRIERS
+
+
+def _innermost(function: Any) -> Any:
+    while isinstance(function, functools.partial | curry):
+        function = function.func
+    return function
 
 
 def _root(function: object) -> str:
