@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable
 from concurrent import futures
 from concurrent.futures import Executor, Future
-from typing import Any, ClassVar, Generic, ParamSpec, TypeVar, cast
+from typing import Any, Generic, ParamSpec, TypeVar, cast
 
 from dask.base import annotate
 from distributed import CancelledError, Client, KilledWorker
@@ -23,7 +23,6 @@ from distributed import Future as DaskFuture
 
 from hybridflow.environment import Role
 from hybridflow.errors import (
-    HybridflowError,
     InputError,
     ResourceError,
     TaskError,
@@ -35,7 +34,7 @@ from hybridflow.site import Site
 from hybridflow.tasks import as_task, is_quantum_task, task_name
 from hybridflow_dask import circuits
 from hybridflow_dask.cluster import HybridCluster
-from hybridflow_dask.labels import CLASSICAL, QPU, QUANTUM, resource_label
+from hybridflow_dask.labels import QPU, resource_label
 from hybridflow_dask.pickles import dumps
 from hybridflow_dask.worker import PROCESSES, RECORDED
 
@@ -43,8 +42,6 @@ __all__ = ["ClassicalPool", "DaskPool", "QuantumPool", "open_dask_pools"]
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
-
-_LOOK_SECONDS = 0.1
 
 
 def open_dask_pools(
@@ -91,8 +88,8 @@ def open_dask_pools(
     except BaseException:
         cluster.close()
         raise
-    quantum = QuantumPool(client, name, require_mark=require_mark, cluster=cluster)
-    classical = ClassicalPool(client, cluster=cluster)
+    quantum = QuantumPool(client, name, require_mark=require_mark)
+    classical = ClassicalPool(client)
 
     def close(cancel: bool) -> None:
         for pool in (quantum, classical):
@@ -110,21 +107,15 @@ class DaskPool(Executor):
     ----------
     client
         A client of the cluster.
-    cluster
-        The cluster, if it is ours: its errors are those of the tasks that wait for its workers.
     """
 
-    group: ClassVar[str]
-
-    def __init__(self, client: Client, *, cluster: HybridCluster | None = None) -> None:
+    def __init__(self, client: Client) -> None:
         circuits.install()
         self._client = client
-        self._cluster = cluster
         self._loop: asyncio.AbstractEventLoop = cast(Any, client.loop).asyncio_loop
         self._lock = threading.Lock()
         self._pending: set[Future[Any]] = set()
         self._closed = False
-        self._watching: asyncio.Task[HybridflowError] | None = None
 
     def _send(self, call: "_Call[_T]", **annotations: Any) -> Future[_T]:
         with self._lock:
@@ -144,7 +135,7 @@ class DaskPool(Executor):
 
     async def _result(self, remote: DaskFuture[bytes], call: "_Call[_T]") -> _T:
         try:
-            data = await self._gathered(remote)
+            data: bytes = await self._client.gather(remote, asynchronous=True)
         except asyncio.CancelledError:
             if self._client.status == "running":
                 await self._client.cancel([remote], asynchronous=True)
@@ -157,27 +148,6 @@ class DaskPool(Executor):
                 f"{error}"
             ) from error
         return call.result(data)
-
-    async def _gathered(self, remote: DaskFuture[bytes]) -> bytes:
-        if self._watching is None:
-            self._watching = asyncio.create_task(self._watch())
-        watching = self._watching
-        gathering = asyncio.ensure_future(self._client.gather(remote, asynchronous=True))
-        try:
-            await asyncio.wait({gathering, watching}, return_when=asyncio.FIRST_COMPLETED)
-            if gathering.done():
-                data: bytes = await gathering
-                return data
-            raise watching.result()
-        finally:
-            gathering.cancel()
-
-    async def _watch(self) -> HybridflowError:
-        while True:
-            for label, error in self._cluster.errors.items() if self._cluster else ():
-                if label.startswith(self.group):
-                    return error
-            await asyncio.sleep(_LOOK_SECONDS)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Refuse further tasks.
@@ -197,10 +167,6 @@ class DaskPool(Executor):
                 future.cancel()
         if wait:
             futures.wait(pending)
-        watching = self._watching
-        if (wait or cancel_futures) and watching is not None:
-            self._watching = None
-            self._loop.call_soon_threadsafe(watching.cancel)
 
 
 class QuantumPool(DaskPool):
@@ -214,11 +180,7 @@ class QuantumPool(DaskPool):
         Name of the resource.
     require_mark
         Whether functions without the mark are refused.
-    cluster
-        The cluster, if it is ours.
     """
-
-    group = QUANTUM
 
     def __init__(
         self,
@@ -226,9 +188,8 @@ class QuantumPool(DaskPool):
         resource: str,
         *,
         require_mark: bool = True,
-        cluster: HybridCluster | None = None,
     ) -> None:
-        super().__init__(client, cluster=cluster)
+        super().__init__(client)
         asked = {QPU: 1, resource_label(resource): 1}
         self._annotations = {"resources": asked, RECORDED: True}
         self._require_mark = require_mark
@@ -259,11 +220,7 @@ class ClassicalPool(DaskPool):
     ----------
     client
         A client of the cluster.
-    cluster
-        The cluster, if it is ours.
     """
-
-    group = CLASSICAL
 
     def submit(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Future[_T]:
         """Submit a classical task.
