@@ -7,6 +7,8 @@ The records that are packed stand in ``records.py``; a broker passes them on wit
 import functools
 import io
 import json
+import os
+import threading
 from collections.abc import Hashable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -37,6 +39,15 @@ __all__ = [
 
 _T = TypeVar("_T")
 _encoder = msgspec.msgpack.Encoder()
+_literals = threading.Lock()
+
+
+def _renew_after_fork() -> None:
+    global _literals  # another thread of the parent may hold it
+    _literals = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew_after_fork)
 
 
 def encode(message: object) -> bytes:
@@ -83,7 +94,10 @@ def array_from_bytes(data: bytes) -> "np.ndarray[Any, Any]":
     import numpy as np
 
     try:
-        return np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+        # Its header is a literal, and CPython 3.11 reads literals in one thread at a time only:
+        # in several, "AST constructor recursion depth mismatch" (python/cpython#106905).
+        with _literals:
+            return np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise RequestError(f"an array could not be read: {error}") from error
 

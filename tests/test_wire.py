@@ -1,6 +1,9 @@
 """Qiskit's objects survive the wire, and garbage is refused without running anything."""
 
+import gc
 import io
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -165,3 +168,20 @@ def test_two_circuits_in_one_message_are_refused() -> None:
     qpy.dump([QuantumCircuit(1), QuantumCircuit(2)], buffer)
     with pytest.raises(RequestError, match="one circuit was expected"):
         circuit_from_qpy(buffer.getvalue())
+
+
+def test_arrays_can_be_read_in_many_threads() -> None:
+    data = array_to_bytes(np.arange(6).reshape(2, 3))
+
+    def read(_: int) -> bool:
+        return all(array_from_bytes(data).sum() == 15 for _ in range(1000))
+
+    def switch(phase: str, info: object) -> None:
+        time.sleep(0)  # lets go of the interpreter in the midst of a collection
+
+    gc.callbacks.append(switch)
+    try:
+        with ThreadPoolExecutor(16) as pool:
+            assert all(pool.map(read, range(16)))
+    finally:
+        gc.callbacks.remove(switch)

@@ -19,7 +19,7 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from dask._expr import HLGExpr, LLGExpr  # what `submit`, `map` and collections send; not exported
+from dask._expr import Expr  # what `submit`, `map` and collections send; not exported
 from dask.hashing import hash_buffer_hex
 from dask.tokenize import normalize_object, normalize_token
 from distributed.protocol.serialize import (
@@ -69,7 +69,7 @@ def _dumps(x: Any, context: Mapping[str, Any] | None = None) -> Frames:
             x,
             protocol=(context or {}).get("pickle-protocol") or pickle.HIGHEST_PROTOCOL,
             buffers=buffers,
-            restore=PackedCircuit if isinstance(x, HLGExpr | LLGExpr) else None,
+            restore=PackedCircuit if isinstance(x, Expr) else None,
         )
     except Exception:  # Dask has one more way, or says why it has none
         return _theirs(x, context)
