@@ -165,15 +165,14 @@ async def test_an_annotation_decides(client: Client, scheduler: Scheduler) -> No
     assert await client.submit(place, 2, resources={"QPU-moon": 1}) == "other"
 
 
-@cluster(CLASSICAL, QUANTUM)
+@cluster(CLASSICAL, QUANTUM, worker("moon", 1, QPU=1, QPU_moon=1))
 async def test_an_annotation_around_compute_is_for_the_marked(
     client: Client, scheduler: Scheduler
 ) -> None:
-    chain = dask.delayed(both)(dask.delayed(sample_after)(dask.delayed(place)()))
-    assert await client.compute(chain, resources={"QPU": 1}) == [
-        ["classical", "quantum"],
-        "classical",
-    ]
+    for label, name in (("QPU-moon", "moon"), ("QPU-aer", "quantum")):
+        chain = dask.delayed(both)(dask.delayed(sample_after)(dask.delayed(place)()))
+        found = await client.compute(chain, resources={label: 1})
+        assert found == [["classical", name], "classical"]
 
 
 @cluster(CLASSICAL, QUANTUM)

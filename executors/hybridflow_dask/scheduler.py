@@ -146,7 +146,7 @@ class HybridPlugin(SchedulerPlugin):
         spread = self._is_spread(tasks)
         for ts in tasks:
             asked = ts.resource_restrictions
-            if asked and spread:
+            if asked and spread and not holds_quantum_step(ts.run_spec):
                 asked = {k: v for k, v in asked.items() if not is_qpu_label(k)}
             try:
                 ts.resource_restrictions = restrictions(ts.key, ts.run_spec, asked, self._slots)
