@@ -18,6 +18,7 @@ from hybridflow.errors import (
     NoSlotError,
     WorkerLostError,
 )
+from hybridflow.keeper import GRACE_SECONDS
 from hybridflow.site import Site
 
 __all__ = ["TRY_AGAIN", "in_slot", "kept", "launch_error"]
@@ -37,9 +38,17 @@ def in_slot(command: Sequence[str], site: Site, resource: str, lease: Path) -> l
     return [*door, "--lease", str(lease), "--", *command]
 
 
-def kept(command: Sequence[str], lease: Path, role: Role | None = None) -> list[str]:
+def kept(
+    command: Sequence[str],
+    lease: Path,
+    role: Role | None = None,
+    *,
+    grace_seconds: float = GRACE_SECONDS,
+) -> list[str]:
     """Return the command line that runs `command` under a keeper, for a role if there is one."""
     chosen = ["--role", role.value] if role else []
+    if grace_seconds != GRACE_SECONDS:
+        chosen += ["--grace", str(grace_seconds)]
     keeper = [sys.executable, "-m", "hybridflow.keeper", *chosen]
     return [*keeper, "--lease", str(lease), "--", *command]
 

@@ -1,7 +1,13 @@
 """HybridCluster: groups of real workers, under the door and keepers, and how they end."""
 
+import asyncio
+import json
+import os
 import re
+import signal
 import stat
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -11,14 +17,17 @@ import dask_cluster_tasks as tasks
 import psutil
 import pytest
 from distributed import Client, Security
+from distributed.exceptions import WorkerStartTimeoutError
 
 from hybridflow import environment
-from hybridflow.errors import (
-    InputError,
-    SiteError,
-    TaskError,
-)
-from hybridflow_dask import HybridCluster
+from hybridflow.environment import Role
+from hybridflow.errors import AcquireError, InputError, SiteError, TaskError, WorkerLostError
+from hybridflow.lease import Lease
+from hybridflow.site import load_site
+from hybridflow_dask import HybridCluster, launch
+from hybridflow_dask.folder import PrivateFolder
+from hybridflow_dask.groups import STARTS
+from hybridflow_dask.workers import WorkerProcess
 
 SECONDS = 60
 QPU = {"QPU": 1}
@@ -203,8 +212,326 @@ def test_each_group_is_scaled_by_itself(
     assert names(cluster) == {"quantum-fake-0", *(f"classical-{n}" for n in range(3))}
     kept = client.submit(tasks.many_bytes, 1, workers="classical-2", pure=False)
     kept.result(SECONDS)
-    cluster.scale(classical=1)
-    wait_for(lambda: len(cluster.scheduler.workers) == 2)
-    wait_for(lambda: len(cluster.workers) == 2)
+    cluster.scale(classical=0)
+    wait_for(lambda: set(cluster.workers) == {"quantum-fake-0"})
     assert kept.result(SECONDS) == tasks.many_bytes(1)
+    cluster.scale(classical=1)
+    cluster.wait_for_workers(timeout=SECONDS)
+    assert names(cluster) == {"quantum-fake-0", "classical-0"}
     assert client.submit(tasks.slot_process, resources=QPU, pure=False).result(SECONDS) == before
+
+
+def test_a_worker_that_is_scaled_away_ends_its_task_first(
+    cluster: HybridCluster, client: Client, tmp_path: Path
+) -> None:
+    """What was under way in a slot is not run twice, and its result stays."""
+    calls, go = tmp_path / "calls", tmp_path / "go"
+    running = client.submit(tasks.waits, calls, go, resources=QPU, pure=False)
+    wait_for(calls.exists)
+    cluster.scale(quantum=0)
+    later = client.submit(tasks.slot_process, resources=QPU, pure=False)
+    go.touch()
+    assert running.result(SECONDS) == 1
+    wait_for(lambda: set(cluster.workers) == {"classical-0"})
+    assert running.result(SECONDS) == 1
+    assert repr(cluster).endswith("quantum=0/0, classical=1/1)")
+    cluster.scale(quantum=1)
+    assert later.result(SECONDS)
+    cluster.wait_for_workers(timeout=SECONDS)
+
+
+def test_groups_adapt_to_their_own_tasks(
+    cluster: HybridCluster, client: Client, tmp_path: Path
+) -> None:
+    """Classical workers come and go with classical tasks; an idle slot is given back."""
+    go = tmp_path / "go"
+    cluster.adapt(
+        classical=(1, 2), quantum=(0, 1), interval="100ms", wait_count=2, target_duration="10ms"
+    )
+    wait_for(lambda: names(cluster) == {"classical-0"})
+    files = [tmp_path / str(number) for number in range(4)]
+    many = [client.submit(tasks.waits_too, file, go, pure=False) for file in files]
+    wait_for(lambda: names(cluster) == {"classical-0", "classical-1"})
+    quantum = client.submit(tasks.waits, tmp_path / "q", go, resources=QPU, pure=False)
+    wait_for(lambda: "quantum-fake-0" in names(cluster))
+    go.touch()
+    assert client.gather([*many, quantum]) == [1] * 5
+    wait_for(lambda: len(names(cluster)) == 1)
+    cluster.scale(classical=0, quantum=1)
+    wait_for(lambda: not cluster.workers or set(cluster.workers) == {"quantum-fake-0"})
+    cluster.scale(classical=1)
+    cluster.wait_for_workers(timeout=SECONDS)
+
+
+# --- processes that are killed -------------------------------------------------------------------
+
+
+def test_fifty_tasks_survive_the_death_of_their_worker(
+    cluster: HybridCluster, client: Client, tmp_path: Path
+) -> None:
+    """``kill -9`` of a QPU worker: another one is there within seconds, in the same slot."""
+    slot = client.submit(tasks.slot_variables, resources=QPU, pure=False).result(SECONDS)
+    futures = [
+        client.submit(tasks.dies_first, number, 7, tmp_path / "calls", resources=QPU, pure=False)
+        for number in range(50)
+    ]
+    assert client.gather(futures) == list(range(50))
+    again = client.submit(tasks.slot_variables, resources=QPU, pure=False).result(SECONDS)
+    assert again[environment.BROKER] == slot[environment.BROKER]
+
+
+@pytest.mark.parametrize("name", ["quantum-fake-0", "classical-0"])
+def test_a_group_is_kept_at_its_size(cluster: HybridCluster, client: Client, name: str) -> None:
+    """A door or a keeper that is killed is replaced, with all that was below it."""
+    process = cluster.workers[name]
+    below = psutil.Process(process._process.pid)
+    started = [below, *below.children(recursive=True)]
+    below.kill()
+    _, alive = psutil.wait_procs(started, timeout=SECONDS)
+    assert alive == []
+    wait_for(lambda: cluster.workers.get(name) not in (None, process))
+    cluster.wait_for_workers(timeout=SECONDS)
+    assert client.submit(tasks.slot_process, resources=QPU, pure=False).result(SECONDS)
+    assert client.submit(tasks.add, 1, 2, pure=False).result(SECONDS) == 3
+
+
+# --- groups that give up -------------------------------------------------------------------------
+
+
+def test_a_slot_that_cannot_be_had_says_why(site: Path) -> None:
+    """The door's own words reach the waiting caller, the display and the tasks."""
+    with HybridCluster(site, resources=["refused"], workers=0) as own, Client(own) as connected:
+        pending = connected.submit(tasks.slot_process, resources=QPU, pure=False)
+        with pytest.raises(AcquireError, match=r"'quantum-refused' has no QPU slot.*refused"):
+            own.wait_for_workers(timeout=SECONDS)
+        with pytest.raises(AcquireError):
+            connected.wait_for_workers(1)
+        assert "quantum=0/1 (given up: AcquireError: the group 'quantum-refused'" in repr(own)
+        assert isinstance(own.errors["quantum-refused"], AcquireError)
+        with pytest.raises(AcquireError, match="refused"):
+            pending.result(SECONDS)
+        own.scale(quantum=1)
+        assert own.errors == {}
+        with pytest.raises(AcquireError):
+            own.wait_for_workers(timeout=SECONDS)
+
+
+def test_workers_that_never_come_up_are_not_started_for_ever(
+    site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starts = tmp_path / "starts"
+    script = f"open({str(starts)!r}, 'a').write('x'); raise SystemExit('no luck')"
+    monkeypatch.setattr(launch, "_WORKER", (sys.executable, "-c", script))
+    with HybridCluster(site, resources=[], log_dir=tmp_path / "logs") as own:
+        with pytest.raises(WorkerLostError, match=r"no luck \(more in .*logs/classical-0.log\)"):
+            own.wait_for_workers(timeout=SECONDS)
+        assert starts.read_text() == "x" * STARTS
+        with Client(own) as connected, pytest.raises(WorkerLostError, match="no luck"):
+            connected.submit(tasks.add, 1, 2).result(SECONDS)
+    assert starts.read_text() == "x" * STARTS
+
+
+def test_waiting_has_a_time_limit(cluster: HybridCluster) -> None:
+    with pytest.raises(WorkerStartTimeoutError):
+        cluster.wait_for_workers(99, timeout=0.1)
+
+
+# --- ends ----------------------------------------------------------------------------------------
+
+
+def test_it_is_used_with_await(site: Path) -> None:
+    async def main() -> int:
+        async with HybridCluster(site, resources=[], asynchronous=True) as own:
+            await own.wait_for_workers(timeout=SECONDS)
+            async with Client(own, asynchronous=True) as connected:
+                return await connected.submit(tasks.add, 1, 2)
+
+    assert asyncio.run(main()) == 3
+
+
+def test_a_cluster_of_two_resources_without_keys(site: Path) -> None:
+    """Each resource has a worker of its own; connections in the clear are possible."""
+    with (
+        HybridCluster(site, resources=["fake", "other"], workers=0, security=False) as own,
+        Client(own) as connected,
+    ):
+        own.wait_for_workers(timeout=SECONDS)
+        assert own.scheduler_address.startswith("tcp://")
+        assert names(own) == {"quantum-fake-0", "quantum-other-0"}
+        slot = connected.submit(tasks.slot_variables, resources={"QPU": 1, "QPU-other": 1})
+        index = Path(slot.result(SECONDS)[environment.BROKER], "slots.json")
+        assert '"other"' in index.read_text()
+        own.scale(quantum=1)
+        wait_for(lambda: names(own) == {"quantum-fake-0"})
+
+
+def test_a_running_task_does_not_hold_up_the_end(site: Path, tmp_path: Path) -> None:
+    before = processes()
+    with HybridCluster(site) as own, Client(own) as connected:
+        file, never = tmp_path / "calls", tmp_path / "never"
+        quantum = connected.submit(tasks.waits, file, never, resources=QPU, pure=False)
+        classical = connected.submit(tasks.waits_too, tmp_path / "too", never, pure=False)
+        wait_for(lambda: file.exists() and (tmp_path / "too").exists())
+        begun = time.monotonic()
+        del quantum, classical
+    assert time.monotonic() - begun < 20
+    assert processes() - before == set()
+
+
+def test_a_scheduler_that_was_closed_takes_all_along(site: Path) -> None:
+    """Nothing is started again for a scheduler that is gone, and nothing is left."""
+    before = processes()
+    with HybridCluster(site) as own:
+        own.wait_for_workers(timeout=SECONDS)
+        with Client(own) as connected:
+            connected.submit(tasks.slot_process, resources=QPU).result(SECONDS)
+        started = processes() - before
+        own.sync(own.scheduler.close)
+        workers = [worker._process.pid for worker in own.workers.values()]
+        wait_for(lambda: not any(map(psutil.pid_exists, workers)))
+        assert own.errors == {}
+        with pytest.raises(WorkerLostError, match="closed"):
+            own.wait_for_workers(timeout=SECONDS)
+    assert not [process for process in started if process.is_running()]
+
+
+DRIVER = """
+import sys, time
+from dask.distributed import Client
+from hybridflow_dask import HybridCluster
+
+def wait():
+    time.sleep(600)
+
+if __name__ == "__main__":
+    with HybridCluster(sys.argv[1]) as cluster, Client(cluster) as client:
+        cluster.wait_for_workers(timeout=60)
+        future = client.submit(wait)
+        while not any(worker.processing for worker in cluster.scheduler.workers.values()):
+            time.sleep(0.01)
+        print("ready", flush=True)
+        future.result()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_driver_that_is_ended_leaves_nothing(
+    site: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    script = tmp_path / "driver.py"
+    script.write_text(DRIVER)
+    temporary = tmp_path / "t"
+    temporary.mkdir()
+    driver = subprocess.Popen(
+        [sys.executable, str(script), str(site)],
+        cwd=tmp_path,
+        env=os.environ | {"TMPDIR": str(temporary)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+    with driver:
+        assert driver.stdout is not None
+        assert driver.stdout.readline() == "ready\n"
+        started = psutil.Process(driver.pid).children(recursive=True)
+        names = [" ".join(process.cmdline()) for process in started]
+        for part in ("hybridflow.broker", "slot run", "hybridflow.keeper", "dask worker"):
+            assert any(part in name for name in names), names
+        if number is signal.SIGINT:  # as the terminal does it
+            os.killpg(driver.pid, number)
+        else:
+            driver.send_signal(number)
+        assert driver.wait(SECONDS) != 0
+    _, alive = psutil.wait_procs(started, timeout=SECONDS)
+    assert alive == []
+    assert list(temporary.iterdir()) == []
+
+
+def test_workers_of_a_scheduler_that_was_killed_end(site: Path, tmp_path: Path) -> None:
+    """A scheduler of its own, and workers under the door and a keeper, started by hand."""
+    before = processes()
+    address_file = tmp_path / "scheduler.json"
+    serve = ["-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--no-dashboard"]
+    address = ["--dashboard-address", "127.0.0.1:0", "--scheduler-file", str(address_file)]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    scheduler = subprocess.Popen(
+        [sys.executable, *serve, *address], env=os.environ | {"TMPDIR": str(tmp_path)}, **quiet
+    )
+    try:
+        wait_for(address_file.exists)
+        wait_for(lambda: address_file.read_text().endswith("}"))
+        url = json.loads(address_file.read_text())["address"]
+        folder = PrivateFolder(tmp_path)
+        with Lease.hold(folder.path / "driver.lease") as lease:
+            made = launch.Launch(load_site(site), folder, lease.path, "127.0.0.1", Security())
+            commands = [made.quantum(url, "q-0", "fake", 2), made.classical(url, "c-0")]
+            roles = [Role.QUANTUM, Role.CLASSICAL]
+            running = [
+                subprocess.Popen(command, env=made.variables(role), **quiet)
+                for command, role in zip(commands, roles, strict=True)
+            ]
+            with Client(url) as connected:
+                connected.wait_for_workers(2, timeout=SECONDS)
+                started = processes() - before
+                scheduler.kill()
+                scheduler.wait(SECONDS)
+                for process in running:
+                    process.wait(SECONDS)
+        folder.close()
+    finally:
+        scheduler.kill()
+        scheduler.wait(SECONDS)
+    _, alive = psutil.wait_procs(started, timeout=SECONDS)
+    assert alive == []
+
+
+# --- the parts -----------------------------------------------------------------------------------
+
+
+def test_a_process_that_does_not_end_is_killed(tmp_path: Path) -> None:
+    script = "import signal, time; signal.signal(15, lambda *_: None); print('up', flush=True)"
+
+    async def main() -> WorkerProcess:
+        ended: list[WorkerProcess] = []
+        handle = os.open(os.devnull, os.O_RDONLY)
+        worker = WorkerProcess(
+            "stubborn-0",
+            [sys.executable, "-c", f"{script}; time.sleep(600)"],
+            os.environ,
+            log=tmp_path / "log",
+            handle=handle,
+            end_seconds=0.1,
+            on_end=ended.append,
+        )
+        await worker
+        while not worker.output():
+            await asyncio.sleep(0.01)
+        await worker.close()
+        os.close(handle)
+        assert ended == [worker]
+        return worker
+
+    worker = asyncio.run(main())
+    assert worker.exit_status == 128 + signal.SIGKILL
+    assert worker.output() == "up\n"
+
+
+def test_a_private_folder_goes_with_those_that_share_it(tmp_path: Path) -> None:
+    folder = PrivateFolder(tmp_path)
+    assert stat.S_IMODE(folder.path.stat().st_mode) == 0o700
+    file = Path(folder.write("key", "secret"))
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    folder.close()
+    folder.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_keys_of_ones_own_are_put_on_disk_only_where_they_are_in_memory(tmp_path: Path) -> None:
+    folder = PrivateFolder(tmp_path)
+    own = Security.temporary()
+    saved = launch.on_disk(own, folder)
+    assert Path(saved.tls_worker_key).read_text() == own.tls_worker_key
+    assert launch.on_disk(saved, folder).tls_worker_key == saved.tls_worker_key
+    assert saved.require_encryption
+    folder.close()

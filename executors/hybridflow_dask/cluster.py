@@ -41,7 +41,7 @@ from hybridflow_dask.adaptive import ClassicalAdaptive, GroupAdaptive, QuantumAd
 from hybridflow_dask.folder import PrivateFolder
 from hybridflow_dask.groups import Group
 from hybridflow_dask.labels import CLASSICAL, QUANTUM
-from hybridflow_dask.launch import Launch, on_disk
+from hybridflow_dask.launch import GRACE_SECONDS, Launch, on_disk
 from hybridflow_dask.scheduler import HybridPlugin
 from hybridflow_dask.workers import WorkerProcess
 
@@ -50,6 +50,7 @@ __all__ = ["HybridCluster"]
 _log = logging.getLogger(__name__)
 
 _ALLOWED_FAILURES = 10
+_DOOR_SECONDS = 30.0  # a broker drains
 _LOOK_SECONDS = 0.05
 
 
@@ -191,6 +192,9 @@ class HybridCluster(SpecCluster):
     async def _close(self) -> None:
         for adaptive in self._adaptives.values():
             adaptive.stop(reason="cluster-closed")
+        if self.scheduler_spec is not None and self.scheduler.status != Status.running:
+            # Somebody has closed it; asked to close again, it would not answer for half a minute.
+            self.shutdown_scheduler = False
         try:
             await super()._close()
         finally:
@@ -209,20 +213,23 @@ class HybridCluster(SpecCluster):
         self, resource: str, tasks: int, scheduler: str, *, name: str
     ) -> WorkerProcess:
         command = self._launch.quantum(scheduler, name, resource, tasks)
-        return self._worker(name, command, self._launch.variables(Role.QUANTUM))
+        return self._worker(name, command, Role.QUANTUM, _DOOR_SECONDS)
 
     def _classical_worker(self, scheduler: str, *, name: str) -> WorkerProcess:
         command = self._launch.classical(scheduler, name)
-        return self._worker(name, command, self._launch.variables(Role.CLASSICAL))
+        return self._worker(name, command, Role.CLASSICAL, GRACE_SECONDS)
 
-    def _worker(self, name: str, command: list[str], variables: Mapping[str, str]) -> WorkerProcess:
+    def _worker(
+        self, name: str, command: list[str], role: Role, end_seconds: float
+    ) -> WorkerProcess:
         assert self._folder is not None
         return WorkerProcess(
             name,
             command,
-            variables,
+            self._launch.variables(role),
             log=(self._log_dir or self._folder.path) / f"{name}.log",
             handle=self._folder.handle,
+            end_seconds=end_seconds,
             on_end=self._worker_ended,
         )
 
@@ -368,6 +375,8 @@ class HybridCluster(SpecCluster):
                 await self.scheduler.retire_workers(names=names, remove=False)
                 await self._finished_tasks(names)
                 await self.scheduler.retire_workers(names=names, close_workers=True)
+                for worker in (self.workers[name] for name in names if name in self.workers):
+                    worker.is_leaving = worker.came_up_at is not None
             for name in names:
                 self.worker_spec.pop(name, None)
             await self._correct_state()

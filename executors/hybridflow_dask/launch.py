@@ -8,7 +8,6 @@ import copy
 import os
 import sys
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 import dask
@@ -21,7 +20,10 @@ from hybridflow.site import Site
 from hybridflow_dask.folder import PrivateFolder
 from hybridflow_dask.labels import QPU, resource_label
 
-__all__ = ["Launch", "on_disk"]
+__all__ = ["GRACE_SECONDS", "Launch", "on_disk"]
+
+GRACE_SECONDS = 2.0
+"""Time that a classical worker has to end, in seconds: what it still computes has no use."""
 
 _WORKER = (sys.executable, "-m", "distributed.cli.dask_worker")
 _PRELOAD = "hybridflow_dask.preload"
@@ -73,7 +75,7 @@ class Launch:
         It has no nanny: what a nanny has started may have no child processes.
         """
         worker = [*self._worker(scheduler, name), "--no-nanny", "--nthreads", "1"]
-        return kept(worker, self.lease, Role.CLASSICAL)
+        return kept(worker, self.lease, Role.CLASSICAL, grace_seconds=GRACE_SECONDS)
 
     def variables(self, role: Role) -> dict[str, str]:
         """Return the environment for those command lines."""
@@ -96,9 +98,9 @@ class Launch:
             "--dashboard-address": f"{self.host}:0",
             "--local-directory": str(self.folder.path),
             "--death-timeout": str(_DEATH_SECONDS),
+            "--preload": _PRELOAD,
         } | self._keys()
-        if find_spec(_PRELOAD):
-            options["--preload"] = _PRELOAD
+
         return [
             *_WORKER,
             scheduler,

@@ -10,10 +10,10 @@ from pathlib import Path
 from distributed.core import Status
 from distributed.deploy.spec import ProcessInterface
 
-__all__ = ["END_SECONDS", "WorkerProcess"]
+__all__ = ["LEAVE_SECONDS", "WorkerProcess"]
 
-END_SECONDS = 30.0
-"""Time between SIGTERM and SIGKILL for a door or a keeper, in seconds: a broker drains."""
+LEAVE_SECONDS = 10.0
+"""Time that a worker has which the scheduler has told to close, in seconds."""
 
 _OUTPUT_BYTES = 8192
 
@@ -33,6 +33,8 @@ class WorkerProcess(ProcessInterface):
         File that gets what the processes write.
     handle
         A descriptor that they inherit: see :class:`~hybridflow_dask.folder.PrivateFolder`.
+    end_seconds
+        Time between SIGTERM and SIGKILL for the door or the keeper, in seconds.
     on_end
         Called in the event loop when the process has ended, for whatever reason.
 
@@ -44,6 +46,8 @@ class WorkerProcess(ProcessInterface):
         Exit status of the door or the keeper; None while it runs.
     came_up_at
         When its worker first reported to the scheduler, by the monotonic clock; None before.
+    is_leaving
+        Whether the scheduler has told its worker to close.
     """
 
     def __init__(
@@ -54,6 +58,7 @@ class WorkerProcess(ProcessInterface):
         *,
         log: Path,
         handle: int,
+        end_seconds: float,
         on_end: Callable[["WorkerProcess"], None],
     ) -> None:
         super().__init__(name=name)
@@ -61,9 +66,11 @@ class WorkerProcess(ProcessInterface):
         self.log = log
         self.exit_status: int | None = None
         self.came_up_at: float | None = None
+        self.is_leaving = False
         self._command = command
         self._variables = variables
         self._handle = handle
+        self._end_seconds = end_seconds
         self._on_end = on_end
         self._begin = 0
         self._process: asyncio.subprocess.Process | None = None
@@ -89,14 +96,22 @@ class WorkerProcess(ProcessInterface):
 
     async def close(self) -> None:
         """End the process: SIGTERM first, which lets the broker end its work; then SIGKILL."""
-        if self._process is not None and self._watching is not None:
+        if self.is_leaving:
+            # A worker of Dask's that gets a signal while it closes may hang for ever.
+            await self._ends_in(LEAVE_SECONDS)
+        if not await self._ends_in(0):
             self._signal(signal.SIGTERM)
-            done, _ = await asyncio.wait([self._watching], timeout=END_SECONDS)
-            if not done:
-                # The reaper ends what is below it.
-                self._signal(signal.SIGKILL)
-                await self._watching
+        if not await self._ends_in(self._end_seconds):
+            # The reaper ends what is below it.
+            self._signal(signal.SIGKILL)
+            await self._ends_in(None)
         await super().close()
+
+    async def _ends_in(self, seconds: float | None) -> bool:
+        if self._watching is None:
+            return True
+        done, _ = await asyncio.wait([self._watching], timeout=seconds)
+        return bool(done)
 
     def output(self) -> str:
         """Return the end of what the processes have written."""
