@@ -15,7 +15,7 @@ import dask
 import pool_tasks as tasks
 import psutil
 import pytest
-from distributed import Client, LocalCluster, Scheduler
+from distributed import Client, LocalCluster, Scheduler, get_worker
 from qiskit import QuantumCircuit
 
 import hybridflow as hf
@@ -162,6 +162,11 @@ def test_sys_exit_ends_no_worker(client: Client) -> None:
         with pytest.raises(TaskExitError, match="exit"):
             client.submit(function, pure=False, **options).result(SECONDS)
         assert set(client.scheduler_info()["workers"]) == before
+
+
+def test_a_task_knows_its_worker(client: Client) -> None:
+    found = client.submit(lambda: get_worker().address, pure=False).result(SECONDS)
+    assert found in client.scheduler_info()["workers"]
 
 
 def test_delayed_tasks_may_ask_for_a_process(client: Client) -> None:

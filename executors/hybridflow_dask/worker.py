@@ -77,7 +77,7 @@ class HybridWorkerPlugin(WorkerPlugin):
         self._running: dict[Any, str] = {}
         in_slot = environment.BROKER in os.environ
         self._role = Role.QUANTUM if in_slot else Role.CLASSICAL
-        self._replace("default", _GuardedThreads(worker))
+        self._replace("default", _GuardedThreadPoolExecutor(worker))
         if in_slot:
             import_qiskit()
             connect()
@@ -144,8 +144,9 @@ def _process() -> str:
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
-class _GuardedThreads(DaskThreads):
-    # Dask's threads, in which no task ends the worker that it runs in.
+class _GuardedThreadPoolExecutor(DaskThreads):
+    # Dask's threads, in which no task ends the worker that it runs in. Dask looks for
+    # "ThreadPoolExecutor" in its name: only then do tasks know their worker.
     def __init__(self, worker: Worker) -> None:
         super().__init__(worker.state.nthreads, thread_name_prefix="Dask-Default-Threads")
 
