@@ -66,6 +66,9 @@ def opened(site: Path, run: Path) -> Iterator[Pools]:
         patch.setenv("PYTHONPATH", str(Path(__file__).parent))
         patch.setenv(environment.RUN, str(run))
         with open_pools(site, engine="dask") as made:
+            # The variables must be there until the workers are.
+            assert made.quantum.submit(tasks.quantum_add, 1).result(SECONDS) == 1
+            assert made.classical.submit(tasks.add, 1).result(SECONDS) == 1
             yield made
 
 

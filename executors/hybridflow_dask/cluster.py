@@ -14,6 +14,7 @@ that say why it cannot be. All of it ends with this process, however that ends (
 import asyncio
 import html
 import logging
+import operator
 import os
 import tempfile
 import time
@@ -550,6 +551,10 @@ def _refuse_in_worker() -> None:
 def _number(name: str, given: int | None, least: int, most: int | None = None) -> int | None:
     if given is None:
         return None
+    try:
+        operator.index(given)
+    except TypeError as error:
+        raise InputError(f"`{name}` must be a whole number, not {given!r}") from error
     if given < least:
         raise InputError(f"`{name}` must be at least {least}, not {given}")
     if most is not None and given > most:

@@ -155,7 +155,7 @@ class HybridPlugin(SchedulerPlugin):
                 self._refused[ts.key] = error
                 ts.resource_restrictions = {QPU: 1}  # so that Dask asks where it may run: nowhere
             if is_quantum(ts):
-                ts.loose_restrictions = False
+                _drop_preferences(ts)
 
     @staticmethod
     def _is_spread(tasks: list[TaskState]) -> bool:
@@ -358,6 +358,13 @@ class HybridPlugin(SchedulerPlugin):
             f"task {ts.key!r} may not run in a QPU slot: start a classical worker with "
             "`cluster.scale(classical=1)`, or by hand with `dask worker ADDRESS`"
         )
+
+
+def _drop_preferences(ts: TaskState) -> None:
+    # Loose restrictions (`allow_other_workers`) would let a task run outside slots.
+    if ts.loose_restrictions:
+        ts.loose_restrictions = False
+        ts.worker_restrictions = ts.host_restrictions = None
 
 
 def _has_room(ws: WorkerState, amount: float) -> bool:

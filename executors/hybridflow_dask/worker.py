@@ -10,6 +10,7 @@ executor :data:`PROCESSES`, which runs a task in a process of its own, in the ma
 
 import os
 import socket
+import types
 import uuid
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -28,7 +29,7 @@ from hybridflow.errors import InputError, NoSlotError
 from hybridflow.events import TaskEnded, TaskStarted, event_log
 from hybridflow.qiskit_thread import import_qiskit
 from hybridflow.slot import connect
-from hybridflow.tasks import guarded
+from hybridflow.tasks import guarded, task_name
 from hybridflow_dask import circuits
 from hybridflow_dask.graphs import Kind, steps
 from hybridflow_dask.labels import QPU
@@ -151,9 +152,17 @@ class _GuardedThreadPoolExecutor(DaskThreads):
         super().__init__(worker.state.nthreads, thread_name_prefix="Dask-Default-Threads")
 
     def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
-        # Dask's own function, which runs the task that is one of its arguments.
-        safe = (guarded(arg) if isinstance(arg, GraphNode) else arg for arg in args)
-        return super().submit(fn, *safe, **kwargs)
+        if isinstance(fn, types.FunctionType):
+            fn.__name__ = _task_in(fn)
+        return super().submit(guarded(fn), *args, **kwargs)
+
+
+def _task_in(function: Callable[..., Any]) -> str:
+    # Dask wraps a task, among other arguments, in a function that it makes for each call.
+    cells = (cell.cell_contents for cell in getattr(function, "__closure__", None) or ())
+    held = (value for values in cells if isinstance(values, tuple) for value in values)
+    nodes = (node for node in held if isinstance(node, Task))
+    return next((task_name(node.func) for node in nodes), function.__name__)
 
 
 class _Processes(Executor):

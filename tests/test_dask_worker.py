@@ -1,0 +1,71 @@
+"""What Dask's users know from their workers holds in ours, too."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from distributed import Client, get_worker, secede, worker_client
+
+import hybridflow as hf
+from hybridflow.errors import TaskExitError
+from hybridflow_dask import HybridCluster
+
+pytestmark = pytest.mark.timeout(100)
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Client]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent))  # where workers find this file
+        with HybridCluster(workers=2) as cluster, Client(cluster) as client:
+            cluster.wait_for_workers(timeout=60)
+            yield client
+
+
+def where(_: int) -> str:
+    return str(get_worker().name)
+
+
+def more(number: int) -> int:
+    with worker_client() as client:
+        return int(client.submit(lambda: number + 1).result(30))
+
+
+def aside(number: int) -> int:
+    secede()
+    return number
+
+
+def leave(_: int) -> None:
+    raise SystemExit(3)
+
+
+def test_tasks_know_their_worker(client: Client) -> None:
+    assert client.submit(where, 1).result(30).startswith("classical-")
+    assert client.submit(hf.quantum_task(where), 1).result(30).startswith("quantum-")
+
+
+def test_tasks_can_submit_tasks_and_step_aside(client: Client) -> None:
+    assert client.submit(more, 1).result(30) == 2
+    assert client.submit(aside, 1).result(30) == 1
+
+
+@pytest.mark.parametrize("function", [leave, hf.quantum_task(leave)])
+def test_a_task_that_exits_fails_alone_and_by_its_name(client: Client, function: object) -> None:
+    before = set(client.scheduler_info(n_workers=-1)["workers"])
+    with pytest.raises(TaskExitError, match=r"'leave' called sys\.exit"):
+        client.submit(function, 1).result(30)
+    assert set(client.scheduler_info(n_workers=-1)["workers"]) == before
+
+
+def test_a_preferred_worker_outside_slots_is_not_insisted_on(client: Client) -> None:
+    future = client.submit(
+        hf.quantum_task(where), 1, workers=["classical-0"], allow_other_workers=True
+    )
+    assert future.result(30).startswith("quantum-")
+
+
+@pytest.mark.parametrize("number", [1.5, "2"])
+def test_a_number_of_workers_is_a_whole_number(client: Client, number: object) -> None:
+    with pytest.raises(hf.errors.InputError, match="must be a whole number"):
+        client.cluster.scale(classical=number)
