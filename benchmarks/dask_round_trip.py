@@ -19,6 +19,7 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from distributed import Client, Future, wait
@@ -53,12 +54,16 @@ def sample_given(circuit: QuantumCircuit) -> None:
     hf.Sampler().run([circuit], shots=100).result()
 
 
+def answer(submit: Submit) -> object:
+    return submit().result()
+
+
 def compare_round_trips(submits: Sequence[Submit], rounds: int) -> list[float]:
     """Return the median milliseconds of each, asked in turns, a block of calls at a time."""
     taken: list[list[float]] = [[] for _ in submits]
     for number in range(1 + math.ceil(rounds / BLOCK)):
         for submit, mine in zip(submits, taken, strict=True):
-            block = [milliseconds(lambda: submit().result()) for _ in range(BLOCK)]  # noqa: B023
+            block = [milliseconds(partial(answer, submit)) for _ in range(BLOCK)]
             if number:  # the first is to warm up
                 mine += block
     return [statistics.median(column) for column in taken]
@@ -70,7 +75,7 @@ def compare_rates(submits: Sequence[Submit], tasks: int) -> list[float]:
     def flood(submit: Submit) -> None:
         wait([submit() for _ in range(tasks)])
 
-    taken = [[tasks / seconds(lambda: flood(s)) for s in submits] for _ in range(FLOODS)]  # noqa: B023
+    taken = [[tasks / seconds(partial(flood, s)) for s in submits] for _ in range(FLOODS)]
     return [statistics.median(column) for column in zip(*taken, strict=True)]
 
 

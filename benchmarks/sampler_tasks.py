@@ -26,6 +26,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -218,7 +219,7 @@ def measure(forms: Forms, given: Circuits, rounds: int) -> dict[str, float]:
         "one hand-tuned Aer run": lambda some: simulator.run(list(some), shots=SHOTS).result()
     }
     calls = forms | tuned
-    taken = [[seconds(lambda: call(given)) for call in calls.values()] for _ in range(rounds)]  # noqa: B023
+    taken = [[seconds(partial(call, given)) for call in calls.values()] for _ in range(rounds)]
     return dict(zip(calls, map(statistics.median, zip(*taken, strict=True)), strict=True))
 
 

@@ -5,9 +5,7 @@ gets a task, it is asked what it is, and two workers may not both claim a resour
 """
 
 import os
-import platform
 from collections.abc import Mapping
-from importlib import metadata
 from typing import Any
 
 from distributed.protocol.pickle import dumps
@@ -16,10 +14,10 @@ from distributed.scheduler import Scheduler, WorkerState
 
 from hybridflow import environment
 from hybridflow_dask.labels import QPU, resource_of
+from hybridflow_dask.versions import difference, versions
 
 __all__ = ["Admission", "examine", "is_quantum_worker"]
 
-_PACKAGES = ("hybridflow", "qiskit", "dask", "distributed")
 _SLOT = "slot"
 
 
@@ -30,21 +28,17 @@ def is_quantum_worker(ws: WorkerState) -> bool:
 
 def _describe() -> dict[str, str]:
     # Runs in the worker: what tells whether tasks pickled elsewhere can run here, in a slot.
-    found = {"Python": ".".join(platform.python_version_tuple()[:2])}
-    for package in _PACKAGES:
-        found[package] = metadata.version(package)
-    return found | {_SLOT: os.environ.get(environment.BROKER, "")}
+    return versions() | {_SLOT: os.environ.get(environment.BROKER, "")}
 
 
 async def examine(scheduler: Scheduler, address: str, *, require_slot: bool) -> str:
     """Ask a worker what it is, and return why it can have no quantum task; empty if it can."""
     try:
-        there, here = await _description(scheduler, address), _describe()
+        there = await _description(scheduler, address)
     except Exception as error:  # whatever keeps another installation from answering
         return f"it could not be asked which hybridflow it has ({type(error).__name__}: {error})"
-    for name in ("Python", *_PACKAGES):
-        if there[name] != here[name]:
-            return f"it has {name} {there[name]}, and the scheduler has {here[name]}"
+    if differs := difference(there, versions(), "the scheduler"):
+        return differs
     if require_slot and not there[_SLOT]:
         return "it is in no QPU slot: start it with `hybridflow slot run -- dask worker ...`"
     return ""

@@ -62,13 +62,14 @@ def install() -> None:
 def _dumps(x: Any, context: Mapping[str, Any] | None = None) -> Frames:
     if "qiskit" not in sys.modules:  # there can be no circuit in it
         return _theirs(x, context)
+    protocol = (context or {}).get("pickle-protocol") or pickle.HIGHEST_PROTOCOL
     # As Dask's own: large buffers are sent beside the pickle, and never copied.
     buffers: list[pickle.PickleBuffer] = []
     try:
         data = written(
             x,
-            protocol=(context or {}).get("pickle-protocol") or pickle.HIGHEST_PROTOCOL,
-            buffers=buffers,
+            protocol=protocol,
+            buffers=buffers if protocol >= 5 else None,  # older pickles hold everything
             restore=PackedCircuit if isinstance(x, Expr) else None,
         )
     except Exception:  # Dask has one more way, or says why it has none

@@ -15,9 +15,9 @@ def versions() -> dict[str, str]:
     return {"Python": python} | {package: metadata.version(package) for package in _PACKAGES}
 
 
-def difference(here: Mapping[str, str], there: Mapping[str, str], other: str) -> str:
+def difference(its: Mapping[str, str], others: Mapping[str, str], other: str) -> str:
     """Return how two processes differ, as in "it has qiskit 2.5, and OTHER has 2.6"; or nothing."""
-    for name, version in here.items():
-        if there.get(name) != version:
-            return f"it has {name} {version}, and {other} has {there.get(name, 'none')}"
+    for name, version in others.items():
+        if its.get(name) != version:
+            return f"it has {name} {its.get(name, 'none')}, and {other} has {version}"
     return ""
