@@ -49,8 +49,13 @@ def reducers(
     """
     from qiskit import QuantumCircuit
 
+    # With the circuits, so that no other gets the id of one.
+    written: dict[int, tuple[QuantumCircuit, bytes | None]] = {}
+
     def reduce(circuit: QuantumCircuit) -> Any:
-        data = circuit_to_bytes(circuit)
+        if id(circuit) not in written:
+            written[id(circuit)] = circuit, circuit_to_bytes(circuit)
+        _, data = written[id(circuit)]
         return (
             circuit.__reduce_ex__(4) if data is None else (restore or circuit_from_bytes, (data,))
         )
@@ -82,7 +87,11 @@ def survives_qpy(circuit: "QuantumCircuit") -> bool:
     return (
         all(value is None for name, value in vars(circuit).items() if name not in _CARRIED)
         and _is_json(circuit.metadata)
-        and all(instruction.operation.base_class in known for instruction in circuit.data)
+        and all(
+            # The first is quick, and makes no Python object of a gate.
+            instruction.is_standard_gate() or instruction.operation.base_class in known
+            for instruction in circuit.data
+        )
     )
 
 

@@ -267,12 +267,15 @@ def unpack_result(
     circuit_metadata
         The circuit's own metadata, which never left this process: put back in its place.
     """
-    from qiskit.primitives import BitArray, DataBin
+    from qiskit.primitives import DataBin
+
+    from hybridflow.bit_array import CountedBitArray
 
     fields: dict[str, Any] = {}
     for name, data in packed.arrays.items():
         array = array_from_bytes(data)
-        fields[name] = BitArray(array, packed.bits[name]) if name in packed.bits else array
+        bits = packed.bits.get(name)
+        fields[name] = array if bits is None else CountedBitArray(array, bits)
     metadata: dict[str, Any] = msgspec.json.decode(packed.metadata)
     metadata["circuit_metadata"] = circuit_metadata if circuit_metadata is not None else {}
     return DataBin(**fields, shape=packed.shape), metadata

@@ -3,12 +3,15 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from distributed import Client, get_worker, secede, worker_client
+from distributed.protocol import deserialize, serialize, to_serialize
 
 import hybridflow as hf
 from hybridflow.errors import TaskExitError
 from hybridflow_dask import HybridCluster
+from hybridflow_dask.results import in_one_piece
 
 pytestmark = pytest.mark.timeout(100)
 
@@ -69,3 +72,36 @@ def test_a_preferred_worker_outside_slots_is_not_insisted_on(client: Client) -> 
 def test_a_number_of_workers_is_a_whole_number(client: Client, number: object) -> None:
     with pytest.raises(hf.errors.InputError, match="must be a whole number"):
         client.cluster.scale(classical=number)
+
+
+RESULTS = [
+    {"01": 3, "10": 1},
+    [0.5, -1.0],
+    (1, "two"),
+    {1, 2},
+    {"nested": [{"0": 1}, (2, None)]},
+    {},
+    [],
+    7,
+]
+
+
+@pytest.mark.parametrize("result", RESULTS, ids=repr)
+def test_results_come_back_as_they_were(client: Client, result: object) -> None:
+    found = client.submit(hf.quantum_task(lambda: result)).result(30)
+    assert (type(found), found) == (type(result), result)
+
+
+def test_a_result_with_arrays_comes_back_as_it_was(client: Client) -> None:
+    found = client.submit(hf.quantum_task(lambda: [np.arange(3)])).result(30)
+    assert type(found) is list
+    assert found[0].tolist() == [0, 1, 2]
+
+
+def test_counts_travel_in_one_piece() -> None:
+    counts = {f"{n:010b}": n for n in range(1024)}
+    assert len(serialize(to_serialize(counts))[1]) == 1024  # what Dask makes of it
+    header, frames = serialize(to_serialize(in_one_piece(counts)))
+    assert len(frames) == 1
+    found = deserialize(header, frames)
+    assert (type(found), found) == (dict, counts)

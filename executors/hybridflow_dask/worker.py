@@ -34,6 +34,7 @@ from hybridflow_dask import circuits
 from hybridflow_dask.graphs import Kind, steps
 from hybridflow_dask.labels import QPU
 from hybridflow_dask.pickles import dumps
+from hybridflow_dask.results import in_one_piece
 from hybridflow_dask.versions import difference, versions
 
 __all__ = ["PROCESSES", "RECORDED", "HybridWorkerPlugin"]
@@ -78,7 +79,7 @@ class HybridWorkerPlugin(WorkerPlugin):
         self._running: dict[Any, str] = {}
         in_slot = environment.BROKER in os.environ
         self._role = Role.QUANTUM if in_slot else Role.CLASSICAL
-        self._replace("default", _GuardedThreadPoolExecutor(worker))
+        self._replace("default", _GuardedThreadPoolExecutor(worker, self._role))
         if in_slot:
             import_qiskit()
             connect()
@@ -148,13 +149,28 @@ def _process() -> str:
 class _GuardedThreadPoolExecutor(DaskThreads):
     # Dask's threads, in which no task ends the worker that it runs in. Dask looks for
     # "ThreadPoolExecutor" in its name: only then do tasks know their worker.
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, worker: Worker, role: Role) -> None:
         super().__init__(worker.state.nthreads, thread_name_prefix="Dask-Default-Threads")
+        self._role = role
 
     def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
         if isinstance(fn, types.FunctionType):
             fn.__name__ = _task_in(fn)
-        return super().submit(guarded(fn), *args, **kwargs)
+        task = guarded(fn)
+        if self._role is Role.QUANTUM:
+            task = _in_one_piece(task)
+        return super().submit(task, *args, **kwargs)
+
+
+def _in_one_piece(function: Callable[..., Any]) -> Callable[..., Any]:
+    # What Dask runs in a thread returns a task's result among other things.
+    def run(*args: Any, **kwargs: Any) -> Any:
+        message = function(*args, **kwargs)
+        if "result" in message:
+            message["result"] = in_one_piece(message["result"])
+        return message
+
+    return run
 
 
 def _task_in(function: Callable[..., Any]) -> str:

@@ -11,6 +11,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,9 @@ _DRAWN_QUBITS = 20
 
 _RUNTIME_BOUND_QUBITS = 13
 """Up to so many qubits Aer neither fuses gates nor splits a state over threads."""
+
+_TEMPLATES, _TEMPLATE_GATES = 16, 2000
+"""So many circuits, of up to so many gates, are kept with their numbers open for the next job."""
 
 _PROBABILITIES_PER_RUN = 2**25
 _BYTES_PER_PROBABILITY = 32  # Aer's, its result's, and what they are cumulated into
@@ -102,14 +106,38 @@ class _Family:
     states: dict[bytes, _State] = field(default_factory=dict)
 
     def circuit(self) -> tuple[QuantumCircuit, list[Parameter]]:
-        """Return the gates, and the parameters whose values the states have."""
-        if self.plan.structure is None:
-            circuit = self.plan.bare()
-            return circuit, list(self.plan.circuit.parameters)
-        if len(self.states) == 1 or not self.plan.numbers:
-            return self.plan.bare(), []
-        parameters = [Parameter(f"number_{n}") for n in range(len(self.plan.numbers))]
-        return self.plan.bare(parameters), parameters
+        """Return what saves the probabilities, and the parameters whose values the states have."""
+        plan = self.plan
+        if plan.structure is None:
+            return _saving(plan, plan.bare()), list(plan.circuit.parameters)
+        if len(plan.circuit.data) <= _TEMPLATE_GATES:
+            return _template(_Structure(plan.structure, plan))
+        if len(self.states) > 1:
+            return _with_numbers_open(plan)
+        return _saving(plan, plan.bare()), []
+
+
+@dataclass(frozen=True)
+class _Structure:
+    """What is equal for circuits that differ in numbers only, and one of them."""
+
+    structure: Hashable
+    plan: Plan = field(compare=False)
+
+
+@lru_cache(maxsize=_TEMPLATES)  # tasks come again and again with other numbers for one circuit
+def _template(structure: _Structure) -> tuple[QuantumCircuit, list[Parameter]]:
+    return _with_numbers_open(structure.plan)
+
+
+def _with_numbers_open(plan: Plan) -> tuple[QuantumCircuit, list[Parameter]]:
+    parameters = [Parameter(f"number_{n}") for n in range(len(plan.numbers))]
+    return _saving(plan, plan.bare(parameters)), parameters
+
+
+def _saving(plan: Plan, gates: QuantumCircuit) -> QuantumCircuit:
+    gates.save_probabilities(list(plan.outcome_qubits))
+    return gates
 
 
 class Engine:
@@ -202,7 +230,6 @@ class Engine:
             circuits, binds = [], []
             for family, states in run:
                 circuit, parameters = family.circuit()
-                circuit.save_probabilities(list(family.plan.outcome_qubits))
                 circuits.append(circuit)
                 binds.append(_binds(circuit, parameters, [state.numbers for state in states]))
             small = max(family.plan.num_active for family, _ in run) <= _RUNTIME_BOUND_QUBITS
