@@ -1,0 +1,1 @@
+"""Slurm: jobs and their states, the plugin that grants slots, and a local cluster to try it on."""
