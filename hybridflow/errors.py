@@ -21,7 +21,10 @@ Each class answers the question *who must act?*::
     │   ├── AcquireError                     the slot's backend could not be acquired
     │   ├── BackendLostError                 the backend's process or connection died
     │   ├── WorkerLostError (BrokenExecutor) the worker process of a task died
-    │   └── BrokerLostError (ConnectionError) the broker died, and stayed dead
+    │   ├── BrokerLostError (ConnectionError) the broker died, and stayed dead
+    │   └── SlurmError                       a command of Slurm's failed; carries Slurm's words
+    │       ├── JobRefusedError                  Slurm did not take a job
+    │       └── JobFailedError                   a job failed, vanished or can never start
     └── InternalError                our bug: please report it
 
 All of them are picklable (they cross processes in every workflow engine) and travel over the wire
@@ -42,12 +45,15 @@ __all__ = [
     "HybridflowError",
     "InputError",
     "InternalError",
+    "JobFailedError",
+    "JobRefusedError",
     "MissingExtraError",
     "NoSlotError",
     "RequestCancelledError",
     "RequestError",
     "ResourceError",
     "SiteError",
+    "SlurmError",
     "TaskError",
     "TaskExitError",
     "TooLargeError",
@@ -178,6 +184,18 @@ class WorkerLostError(ResourceError, BrokenExecutor):
     """The worker process of a task died; the task may have run in part."""
 
     default_transient = True
+
+
+class SlurmError(ResourceError):
+    """A command of Slurm's failed; ``transient`` where its controller could not be reached."""
+
+
+class JobRefusedError(SlurmError):
+    """Slurm did not take a job. The message carries Slurm's own words."""
+
+
+class JobFailedError(SlurmError):
+    """A Slurm job failed, was ended, has vanished, or waits for what cannot come."""
 
 
 class InternalError(HybridflowError):
