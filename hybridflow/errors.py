@@ -13,13 +13,16 @@ Each class answers the question *who must act?*::
     │   ├── TaskError (RuntimeError)         a task was misrouted, or ended strangely
     │   │   ├── UnmarkedTaskError (TypeError)    a function without the quantum mark
     │   │   └── TaskExitError                    the task called sys.exit()
-    │   └── MissingExtraError (ImportError)  an optional package is not installed
+    │   ├── MissingExtraError (ImportError)  an optional package is not installed
+    │   └── MissingProgramError              a program of the system is not installed
     ├── ResourceError                the resource or the way to it failed (``transient``
     │   │                            says whether trying again can help)
     │   ├── VendorJobError                   a vendor job failed; carries the vendor's text
     │   ├── RequestCancelledError            the request was cancelled
     │   ├── AcquireError                     the slot's backend could not be acquired
+    │   ├── DeadlineError                    the slot ends before a vendor job could
     │   ├── BackendLostError                 the backend's process or connection died
+    │   ├── ClusterError                     a local Slurm cluster did not come up, or failed
     │   ├── WorkerLostError (BrokenExecutor) the worker process of a task died
     │   ├── BrokerLostError (ConnectionError) the broker died, and stayed dead
     │   └── SlurmError                       a command of Slurm's failed; carries Slurm's words
@@ -41,6 +44,8 @@ __all__ = [
     "BackendLostError",
     "BrokerLostError",
     "CircuitError",
+    "ClusterError",
+    "DeadlineError",
     "ErrorRecord",
     "HybridflowError",
     "InputError",
@@ -48,6 +53,7 @@ __all__ = [
     "JobFailedError",
     "JobRefusedError",
     "MissingExtraError",
+    "MissingProgramError",
     "NoSlotError",
     "RequestCancelledError",
     "RequestError",
@@ -152,6 +158,10 @@ class MissingExtraError(UserError, ImportError):
     """An optional package is not installed; the message names the extra."""
 
 
+class MissingProgramError(UserError):
+    """A program of the operating system is not installed; the message names the package."""
+
+
 class ResourceError(HybridflowError):
     """The resource, or the way to it, failed."""
 
@@ -168,6 +178,12 @@ class AcquireError(ResourceError):
     """The backend of a slot could not be acquired."""
 
 
+class DeadlineError(ResourceError):
+    """The Slurm job ends before a vendor job could: nothing was started; try in another slot."""
+
+    default_transient = True
+
+
 class BackendLostError(ResourceError):
     """The process that holds the backend, or the connection to it, died."""
 
@@ -178,6 +194,10 @@ class BrokerLostError(ResourceError, ConnectionError):
     """The broker died, or was stopped, and did not come back in time."""
 
     default_transient = True
+
+
+class ClusterError(ResourceError):
+    """A local Slurm cluster did not come up, or one of its commands failed."""
 
 
 class WorkerLostError(ResourceError, BrokenExecutor):

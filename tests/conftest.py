@@ -7,6 +7,13 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
+from hybridflow.testing import slurm_cluster
+
+slurm = slurm_cluster(
+    scope="session", nodes=3, qpus={"aer_a": 1, "aer_b": 2}, licenses={"cloud": 2}
+)
+"""A real Slurm cluster for all tests that leave it as it was."""
+
 # A job in the background of a shell ignores Ctrl-C, and so would every program that a test starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -1,14 +1,15 @@
 """Public helpers for tests, ours and other people's: a fake QPU, a conformance suite.
 
 ``FakeQPU`` is a backend (type ``fake``) with injectable faults and timing; ``check_backend`` runs
-the conformance suite of :mod:`hybridflow.backends.base` over any backend.
+the conformance suite of :mod:`hybridflow.backends.base` over any backend; ``slurm_cluster`` makes a
+pytest fixture of a real Slurm cluster on this machine.
 """
 
 from typing import Any
 
 from hybridflow.testing.fake_qpu import FakeOptions, FakeQPU
 
-__all__ = ["FakeOptions", "FakeQPU", "check_backend"]
+__all__ = ["FakeOptions", "FakeQPU", "check_backend", "slurm_cluster"]
 
 
 def __getattr__(name: str) -> Any:
@@ -17,4 +18,8 @@ def __getattr__(name: str) -> Any:
         from hybridflow.testing.check import check_backend
 
         return check_backend
+    if name == "slurm_cluster":
+        from hybridflow.testing.slurm import slurm_cluster
+
+        return slurm_cluster
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

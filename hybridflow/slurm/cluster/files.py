@@ -1,0 +1,103 @@
+"""The configuration files of a local cluster: from its shape to text.
+
+``slurm.conf`` beside this module is the template; everything else is a few lines.
+"""
+
+import os
+import pwd
+import secrets
+import socket
+from collections.abc import Iterator, Mapping
+from importlib import resources
+from pathlib import Path
+from string import Template
+
+from hybridflow.slurm.cluster.layout import Layout
+from hybridflow.slurm.cluster.shape import QPU_NODE, Shape
+
+__all__ = ["write_files"]
+
+_CPUS = 4
+"""Cores that each node claims, whatever the machine has."""
+
+
+def write_files(shape: Shape, layout: Layout, ports: Mapping[str, int]) -> None:
+    """Write the munge key and Slurm's configuration files.
+
+    Parameters
+    ----------
+    shape
+        What the cluster consists of.
+    layout
+        Where the files go.
+    ports
+        The port of slurmctld, by that name, and of each node's slurmd, by the node's.
+    """
+    _write(layout.munge_key, secrets.token_bytes(128), 0o600)
+    files = {
+        "slurm.conf": _slurm_conf(shape, layout, ports),
+        "gres.conf": "".join(_gres(shape)),
+        "plugstack.conf": "",
+    }
+    for name, text in files.items():
+        _write(layout.etc / name, text.encode(), layout.mode & 0o666)
+
+
+def _write(file: Path, content: bytes, mode: int) -> None:
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as stream:
+        os.fchmod(descriptor, mode)
+        stream.write(content)
+
+
+def _slurm_conf(shape: Shape, layout: Layout, ports: Mapping[str, int]) -> str:
+    template = Template((resources.files(__package__) / "slurm.conf").read_text())
+    host = socket.gethostname().partition(".")[0]
+    return template.substitute(
+        cluster="hybridflow",
+        host=host,
+        user=pwd.getpwuid(os.geteuid()).pw_name,
+        controller_port=ports["slurmctld"],
+        munge_socket=layout.munge_socket,
+        etc=layout.etc,
+        log=layout.log,
+        run=layout.folder / "run",
+        state=layout.folder / "state",
+        spool=layout.folder / "spool",
+        settings=_lines(shape.settings),
+        accounting=_lines({"AccountingStorageType": "accounting_storage/none"}),
+        licenses=_lines({"Licenses": _counts(shape.licenses)} if shape.licenses else {}),
+        nodes="\n".join(_nodes(shape, host, ports)),
+        partitions="\n".join(_partitions(shape)),
+    )
+
+
+def _lines(settings: Mapping[str, str]) -> str:
+    return "\n".join(f"{name}={value}" for name, value in settings.items())
+
+
+def _counts(slots: Mapping[str, int], prefix: str = "") -> str:
+    return ",".join(f"{prefix}{name}:{count}" for name, count in slots.items())
+
+
+def _nodes(shape: Shape, host: str, ports: Mapping[str, int]) -> Iterator[str]:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
+    for name in shape.nodes:
+        gres = _counts(shape.qpus, "qpu:") if name == QPU_NODE else ""
+        yield (
+            f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[name]} "
+            f"CPUs={_CPUS} RealMemory={memory}{gres and f' Gres={gres}'}"
+        )
+
+
+def _partitions(shape: Shape) -> Iterator[str]:
+    parts = {"main": shape.nodes, "qpu": (QPU_NODE,), "classical": shape.classical_nodes}
+    for name, nodes in parts.items():
+        if nodes:
+            default = "YES" if name == "main" else "NO"
+            yield f"PartitionName={name} Nodes={','.join(nodes)} Default={default} State=UP"
+
+
+def _gres(shape: Shape) -> Iterator[str]:
+    for name, count in shape.qpus.items():
+        yield f"NodeName={QPU_NODE} Name=qpu Type={name} Count={count}\n"

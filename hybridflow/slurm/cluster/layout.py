@@ -1,0 +1,128 @@
+"""The folder of a local cluster: what lies where, and who may read it.
+
+::
+
+    FOLDER/etc/     slurm.conf and its companions       SLURM_CONF points here
+           munge/   the socket that all of Slurm authenticates with
+           keys/    the munge key                       the maker's alone
+           log/     one log a daemon
+           run/     process ids
+           state/   of slurmctld
+           spool/   of each slurmd: batch scripts
+           db/      of MariaDB, with accounting
+
+A cluster made by root runs the jobs of all users, who must reach the first two and their batch
+scripts; the folder of anybody else's is that user's alone.
+"""
+
+import os
+import re
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from hybridflow.errors import InputError
+
+__all__ = ["Layout"]
+
+_PATH = re.compile(r"[A-Za-z0-9_./+-]+")
+_SOCKET_BYTES = 107
+# The longest socket below the folder: a step's, `spool/c64/c64_4294967295.4294967295`.
+_LONGEST = len("/spool/c64/c64_4294967295.4294967295")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The paths of one cluster; :meth:`make` makes the folders."""
+
+    folder: Path
+    open_to_all: bool
+
+    @classmethod
+    def make(cls, folder: str | os.PathLike[str] | None) -> Self:
+        """Make a cluster's folders.
+
+        Parameters
+        ----------
+        folder
+            A folder that does not exist yet, or is empty; a new one for temporary files if None.
+
+        Raises
+        ------
+        InputError
+            If it has something in it, cannot be made, or its name is too long or of strange
+            characters for Slurm.
+        """
+        if folder is None:
+            place = Path(tempfile.mkdtemp(prefix="hybridflow-cluster-"))
+        else:
+            place = Path(folder).absolute()
+            _check(place)
+        layout = cls(place, os.geteuid() == 0)
+        try:
+            layout._make_folders()
+        except OSError as error:
+            raise InputError(f"the cluster's folder {place} cannot be made: {error}") from error
+        return layout
+
+    @property
+    def mode(self) -> int:
+        """Mode of what users of the cluster must reach."""
+        return 0o755 if self.open_to_all else 0o700
+
+    @property
+    def etc(self) -> Path:
+        """Folder of the configuration."""
+        return self.folder / "etc"
+
+    @property
+    def slurm_conf(self) -> Path:
+        """Slurm's configuration."""
+        return self.etc / "slurm.conf"
+
+    @property
+    def log(self) -> Path:
+        """Folder of the daemons' logs."""
+        return self.folder / "log"
+
+    @property
+    def munge_socket(self) -> Path:
+        """The socket of munge."""
+        return self.folder / "munge" / "socket"
+
+    @property
+    def munge_key(self) -> Path:
+        """The key of munge."""
+        return self.folder / "keys" / "munge.key"
+
+    @property
+    def database_socket(self) -> Path:
+        """The socket of MariaDB."""
+        return self.folder / "db" / "socket"
+
+    def _make_folders(self) -> None:
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for name in ("keys", "log", "run", "state", "db"):
+            (self.folder / name).mkdir(mode=0o700)
+        for place in (self.etc, self.munge_socket.parent, self.folder / "spool"):
+            place.mkdir()
+            place.chmod(self.mode)
+        self.folder.chmod(self.mode)
+
+
+def _check(place: Path) -> None:
+    if place.exists() and (not place.is_dir() or any(place.iterdir())):
+        raise InputError(
+            f"{place} has something in it; a local cluster needs a folder of its own, which it "
+            "removes at its end"
+        )
+    if not _PATH.fullmatch(str(place)):
+        raise InputError(
+            f"{place} cannot hold a local cluster: Slurm allows letters, digits and . _ + - in it"
+        )
+    if len(str(place)) + _LONGEST > _SOCKET_BYTES:
+        raise InputError(
+            f"{place} is too long a name for a local cluster's folder: at most "
+            f"{_SOCKET_BYTES - _LONGEST} bytes, since sockets lie in it"
+        )
