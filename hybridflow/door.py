@@ -9,6 +9,9 @@
 The folder is removed and every process ended, whichever of them is killed: the broker ends when
 the door's end of its pipe closes; the reaper ends the command and removes the folder; the door
 restarts a broker and ends a killed reaper's orphans.
+
+Credentials come from the environment, or from the job's one-time file (credentials.py). With them
+the broker is told when the job ends, so that it starts no vendor job that would be cut.
 """
 
 import contextlib
@@ -22,23 +25,28 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 
+import msgspec
+
 from hybridflow import environment
 from hybridflow.broker.place import MAX_PATH_BYTES, socket_path
 from hybridflow.broker.process import BrokerProcess
+from hybridflow.credentials import take_credentials
 from hybridflow.errors import (
     BrokerLostError,
     HybridflowError,
     InputError,
     InternalError,
     SiteError,
+    SlurmError,
 )
 from hybridflow.keeper import GRACE_SECONDS, Keeper
+from hybridflow.kernel import forbid_dumps
 from hybridflow.lease import Watch
-from hybridflow.records import Resource
 from hybridflow.site import Site
-from hybridflow.slot import find_slot, write_slot
+from hybridflow.slot import Slot, find_slot, write_slot
+from hybridflow.walltime import job_deadline
 
-__all__ = ["BROKER_LOST", "DRAIN_SECONDS", "run_in_slot"]
+__all__ = ["BROKER_LOST", "DRAIN_SECONDS", "base_folder", "run_in_slot"]
 
 BROKER_LOST = 75
 """Exit status when the command was ended because its broker died and did not come back."""
@@ -110,13 +118,31 @@ def run_in_slot(
             keeper = Keeper(command, variables, lease=watch, grace_seconds=grace_seconds)
             return stack.enter_context(keeper).run()
         folder = _make_folder(slot.resource)
-        write_slot(slot, folder)
         variables[environment.BROKER] = str(folder)
         keeper = Keeper(
             command, variables, folder=str(folder), lease=watch, grace_seconds=grace_seconds
         )
         stack.enter_context(keeper)
-        return _with_broker(keeper, site.resource(slot.resource), folder)
+        slot, credentials = _enter(slot)
+        write_slot(slot, folder)
+        broker = BrokerProcess(
+            site.resource(slot.resource), credentials, folder, deadline=slot.deadline
+        )
+        return _with_broker(keeper, broker, slot.resource, credentials)
+
+
+def _enter(slot: Slot) -> tuple[Slot, dict[str, str]]:
+    """Return the slot with all that only the door may ask for, and the resource's credentials."""
+    credentials = take_credentials(os.environ, slot.resource, slot.type)
+    if credentials:
+        forbid_dumps()
+    try:
+        deadline = job_deadline(os.environ)
+    except SlurmError as error:
+        _report(f"when this job ends is not known, vendor jobs may be cut by its end: {error}")
+        deadline = None
+    token = environment.TOKEN in credentials
+    return msgspec.structs.replace(slot, token=token, deadline=deadline), credentials
 
 
 def _not_startable(program: str) -> int:
@@ -129,9 +155,9 @@ def _not_startable(program: str) -> int:
     return 126 if there else 127
 
 
-def _with_broker(keeper: Keeper, resource: Resource, folder: Path) -> int:
-    credentials = environment.credentials(os.environ, resource.name)
-    broker = BrokerProcess(resource, credentials, folder)
+def _with_broker(
+    keeper: Keeper, broker: BrokerProcess, name: str, credentials: Mapping[str, str]
+) -> int:
     try:
         with _interruptible():
             broker.start()
@@ -140,7 +166,7 @@ def _with_broker(keeper: Keeper, resource: Resource, folder: Path) -> int:
     except (BrokerLostError, InternalError):
         _show_end(broker.log, credentials)
         raise
-    supervisor = _Supervisor(broker, resource.name, credentials)
+    supervisor = _Supervisor(broker, name, credentials)
     try:
         status = keeper.run(stop=supervisor.lost)
     finally:
@@ -253,12 +279,23 @@ def _show_end(log: Path, credentials: Mapping[str, str]) -> None:
 
 
 def _make_folder(resource: str) -> Path:
-    """Make the folder of a slot: private, and short enough for a socket's path (107 bytes)."""
-    for base in _bases(os.environ):
-        # mkdtemp adds eight characters; it makes the folder with mode 0700.
+    """Make the folder of a slot: with mode 0700."""
+    return Path(tempfile.mkdtemp(prefix="hybridflow-", dir=base_folder(resource)))
+
+
+def base_folder(resource: str, environ: Mapping[str, str] = os.environ) -> Path:
+    """Return where slots' folders are made: short enough for a socket's path (107 bytes).
+
+    Raises
+    ------
+    SiteError
+        If there is no such place, because the resource's name is too long.
+    """
+    for base in _bases(environ):
+        # mkdtemp adds eight characters.
         longest = socket_path(base / "hybridflow-12345678", resource)
         if len(os.fsencode(longest)) <= MAX_PATH_BYTES:
-            return Path(tempfile.mkdtemp(prefix="hybridflow-", dir=base))
+            return base
     raise SiteError(
         f"no folder's path is short enough for the socket of {resource!r} (at most "
         f"{MAX_PATH_BYTES} bytes): set TMPDIR to a shorter one, or shorten the resource's name",

@@ -6,23 +6,38 @@ plain process believe that they are ranks.
 """
 
 import re
+import sys
 from collections.abc import Mapping
 from enum import StrEnum
 
 __all__ = [
     "BROKER",
+    "CREDENTIALS",
     "DEBUG",
     "ENGINE_WORKER_MARKERS",
+    "HET_SIZE",
+    "JOB_END",
+    "LIST_DELIMITER",
+    "LOCAL_TYPES",
+    "OWN",
+    "REQUESTED",
     "RESOURCES",
     "ROLE",
     "RUN",
     "SITE",
+    "SLOTS",
+    "SLURM_JOB",
     "THREAD_LIMITS",
+    "TIMEOUT_SECONDS",
+    "TOKEN",
+    "TYPES",
+    "VENDOR_TYPES",
     "Role",
     "clean",
     "credentials",
     "in_engine_worker",
     "in_slurm_job",
+    "names_credentials",
     "thread_limits",
 ]
 
@@ -41,15 +56,61 @@ RUN = "HYBRIDFLOW_RUN"
 ROLE = "HYBRIDFLOW_ROLE"
 """What a worker was started for: one of :class:`Role`."""
 
+CREDENTIALS = "HYBRIDFLOW_CREDENTIALS"
+"""One-time file with the job's credentials, where our plugin grants the slot; the door takes it."""
+
+OWN = (SITE, BROKER, DEBUG, RUN, ROLE, CREDENTIALS)
+"""Every variable of hybridflow's own."""
+
 RESOURCES = ("QRMI_JOB_QPU_RESOURCES", "SLURM_JOB_QPU_RESOURCES")
 """Names of the resources that the plugin acquired; the second is the legacy spelling."""
+
+TYPES = ("QRMI_JOB_QPU_TYPES", "SLURM_JOB_QPU_TYPES")
+"""Types of these resources, in the same order; the second is the legacy spelling."""
 
 LIST_DELIMITER = "QRMI_LIST_DELIMITER"
 """Delimiter of the plugin's lists; a comma if unset."""
 
-SLURM_JOB = "SLURM_JOB_ID"
+SLOTS = "QRMI_JOB_QPU_SLOTS"
+"""After ``NAME_``: slots granted. Without a name in front, those of a `pasqal-local` resource."""
 
-ENGINE_WORKER_MARKERS = ("PARSL_WORKER_POOL_ID", "PARSL_WORKER_RANK", "DASK_PARENT")
+TIMEOUT_SECONDS = "QRMI_JOB_TIMEOUT_SECONDS"
+"""After ``NAME_``: the job's whole time limit in seconds, not what is left of it."""
+
+TOKEN = "QRMI_JOB_ACQUISITION_TOKEN"
+"""After ``NAME_``: the acquisition. It is used, never released: that would end the session."""
+
+REQUESTED = (
+    "SLURM_SPANK__SLURM_SPANK_OPTION_spank_hybridflow_qpu",
+    "SLURM_SPANK__SLURM_SPANK_OPTION_spank_qrmi_qpu",
+)
+"""What the user asked for with ``--qpu``: our plugin's spelling, and the reference plugin's."""
+
+VENDOR_TYPES = (
+    "alice-bob-felis",
+    "ibm-quantum-compute-service",
+    "ibm-quantum-system",
+    "iqm-server",
+    "oqtopus",
+    "pasqal-cloud",
+    "pasqal-local",
+    "qiskit-runtime-service",
+)
+"""Types of resources that the reference plugin knows: real devices, which need credentials."""
+
+LOCAL_TYPES = ("aer", "emulator", "fake")
+"""Types of ours, which need none; the reference plugin does not know them."""
+
+SLURM_JOB = "SLURM_JOB_ID"
+"""The Slurm job that this process belongs to."""
+
+JOB_END = "SLURM_JOB_END_TIME"
+"""When that job ends at the latest (Unix time); not before Slurm 23.02."""
+
+HET_SIZE = "SLURM_HET_SIZE"
+"""Number of components, in a heterogeneous job."""
+
+ENGINE_WORKER_MARKERS = ("PARSL_WORKER_POOL_ID", "PARSL_WORKER_RANK")
 """Set in an engine's workers: there, a missing slot is an error, never a simulation."""
 
 THREAD_LIMITS = (
@@ -66,6 +127,7 @@ _MPI_RANK = re.compile(
     r"SLURM_NTASKS|SLURM_NPROCS|SLURM_PROCID|MPI_LOCAL\w+"
     r"|(PMI|PMIX|OMPI_COMM_WORLD|OMPI_MCA|MV2_COMM_WORLD|HYDRA|HYDI)_\w+"
 )
+_ENDED = ("closed", "failed")
 _CREDENTIAL = re.compile(r".+_QRMI_.+")
 
 
@@ -79,9 +141,9 @@ class Role(StrEnum):
 def clean(environment: Mapping[str, str], role: Role | None = None) -> dict[str, str]:
     """Return the environment that a program should be started with.
 
-    Credentials and acquisition tokens (``{name}_QRMI_…``) are left out, and so is what makes an MPI
-    library initialise itself when it is imported by a process that is no rank (``SLURM_NTASKS``,
-    ``PMI_*``, ``OMPI_COMM_WORLD_*``, ``MPI_LOCALNRANKS``).
+    Credentials and acquisition tokens (``{name}_QRMI_…``, and the way to their one-time file) are
+    left out, and so is what makes an MPI library initialise itself when it is imported by a process
+    that is no rank (``SLURM_NTASKS``, ``PMI_*``, ``OMPI_COMM_WORLD_*``, ``MPI_LOCALNRANKS``).
 
     Parameters
     ----------
@@ -95,6 +157,7 @@ def clean(environment: Mapping[str, str], role: Role | None = None) -> dict[str,
         for name, value in environment.items()
         if not _MPI_RANK.fullmatch(name) and not _CREDENTIAL.fullmatch(name)
     }
+    kept.pop(CREDENTIALS, None)
     if role is not None:
         kept[ROLE] = role.value
     if role is Role.CLASSICAL:
@@ -108,13 +171,25 @@ def thread_limits(threads: int) -> dict[str, str]:
 
 
 def credentials(environment: Mapping[str, str], resource: str) -> dict[str, str]:
-    """Return the variables of one resource, without its name in front."""
+    """Return the keys of one resource, its acquisition token with them, without its name in front.
+
+    What the plugin says of the job (slots, time limit) is no credential.
+    """
     prefix = f"{resource}_"
     return {
         name.removeprefix(prefix): value
         for name, value in environment.items()
-        if name.startswith(prefix) and _CREDENTIAL.fullmatch(name)
+        if name.startswith(f"{prefix}QRMI_") and not name.endswith((SLOTS, TIMEOUT_SECONDS))
     }
+
+
+def names_credentials(environment: Mapping[str, str]) -> list[str]:
+    """Return the names of all variables that are credentials, whichever resource they are for."""
+    return [
+        name
+        for name in environment
+        if _CREDENTIAL.fullmatch(name) and not name.endswith((SLOTS, TIMEOUT_SECONDS))
+    ]
 
 
 def in_slurm_job(environment: Mapping[str, str]) -> bool:
@@ -124,4 +199,14 @@ def in_slurm_job(environment: Mapping[str, str]) -> bool:
 
 def in_engine_worker(environment: Mapping[str, str]) -> bool:
     """Whether this process is, or was started by, a worker of a workflow engine."""
-    return ROLE in environment or any(name in environment for name in ENGINE_WORKER_MARKERS)
+    marked = ROLE in environment or any(name in environment for name in ENGINE_WORKER_MARKERS)
+    return marked or _is_dask_worker()
+
+
+def _is_dask_worker() -> bool:
+    # Dask sets no variable that tells a worker from the program that started it. Workers that share
+    # the process of their scheduler, as in `LocalCluster(processes=False)`, are a plain program.
+    worker, scheduler = (sys.modules.get(f"distributed.{name}") for name in ("worker", "scheduler"))
+    if worker is None or scheduler is None or scheduler.Scheduler._instances:
+        return False
+    return any(found.status.name not in _ENDED for found in list(worker.Worker._instances))

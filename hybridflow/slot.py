@@ -20,6 +20,7 @@ from hybridflow import environment
 from hybridflow.broker.base import Connection
 from hybridflow.broker.place import socket_path
 from hybridflow.errors import NoSlotError, SiteError
+from hybridflow.grants import Grant, conflicts, grants, requested
 from hybridflow.records import Record
 from hybridflow.site import Site, load_site
 
@@ -55,12 +56,26 @@ class Slot(Record, frozen=True, kw_only=True):
         Who granted it: Slurm, or (outside Slurm) the site file.
     folder
         Folder of the broker's sockets; None before the door was passed.
+    type
+        The resource's type as Slurm's plugin says it; empty where it does not.
+    slots
+        Slots of the resource that the Slurm job holds.
+    token
+        Whether Slurm's plugin has acquired the resource with a token, which is used and not
+        released. Its value is a credential: only the broker has it.
+    deadline
+        Unix time at which the Slurm job ends at the latest; None before the door was passed, and
+        where there is no limit.
     """
 
     resource: str
     backend: str
     origin: Origin
     folder: str | None = None
+    type: str = ""
+    slots: int = 1
+    token: bool = False
+    deadline: float | None = None
 
 
 # --- the slot that this process is in ------------------------------------------------------------
@@ -125,19 +140,34 @@ def find_slot(
     NoSlotError
         If there is no slot of such a resource here; says how to get one.
     SiteError
-        If the site does not define the resource.
+        If the site does not define the resource, or defines it as something else than Slurm does.
     """
     folder = environ.get(environment.BROKER)
     if folder:
         return _inside(Path(folder), resource)
     if environment.in_slurm_job(environ):
-        return _slot(site, _granted(site, resource, environ), Origin.SLURM)
-    return _slot(site, resource, Origin.SITE)
+        return _slot_of(_granted(site, resource, environ), site)
+    found = site.resource(resource)
+    return Slot(resource=found.name, backend=found.backend, origin=Origin.SITE)
 
 
-def _slot(site: Site, name: str | None, origin: Origin) -> Slot:
-    found = site.resource(name)
-    return Slot(resource=found.name, backend=found.backend, origin=origin)
+def _slot_of(grant: Grant, site: Site) -> Slot:
+    backend = site.resource(grant.name).backend
+    if conflicts(backend, grant.type):
+        raise SiteError(
+            f"Slurm has acquired {grant.name!r} as a resource of type {grant.type!r}, which site "
+            f"{_named(site)} would drive with the backend {backend!r}: correct `backend` in its "
+            f"table [qpu.{grant.name}], or give the other resource another name",
+            resource=grant.name,
+        )
+    return Slot(
+        resource=grant.name,
+        backend=backend,
+        origin=Origin.SLURM,
+        type=grant.type,
+        slots=grant.slots,
+        token=grant.token,
+    )
 
 
 def _inside(folder: Path, resource: str | None) -> Slot:
@@ -152,39 +182,41 @@ def _inside(folder: Path, resource: str | None) -> Slot:
     )
 
 
-def _acquired(environ: Mapping[str, str]) -> list[str]:
-    delimiter = environ.get(environment.LIST_DELIMITER) or ","
-    for variable in environment.RESOURCES:
-        if variable in environ:
-            names = (name.strip() for name in environ[variable].split(delimiter))
-            return [name for name in names if name]
-    return []
-
-
-def _granted(site: Site, resource: str | None, environ: Mapping[str, str]) -> str:
-    acquired = _acquired(environ)
+def _granted(site: Site, resource: str | None, environ: Mapping[str, str]) -> Grant:
+    acquired = {grant.name: grant for grant in grants(environ)}
     if not acquired:
-        raise NoSlotError(
-            f"Slurm job {environ[environment.SLURM_JOB]} has acquired no QPU: submit it "
-            f"as a batch job with `sbatch --gres=qpu:1 --qpu={resource or site.default}` (`srun "
-            "--qpu` and `salloc --qpu` acquire nothing; of a heterogeneous job only the first "
-            "component can)",
-            resource=resource,
-        )
-    name = resource or _choice(site, acquired)
+        raise NoSlotError(_why_none(resource or site.default, environ), resource=resource)
+    name = resource or _choice(site, list(acquired))
     if name not in acquired:
-        raise NoSlotError(
-            f"this Slurm job has acquired {_names(acquired)}, not {name!r}: submit it with "
-            f"`--qpu={name}`, or look in its output for why that was not acquired",
-            resource=name,
-        )
+        raise NoSlotError(_why_not(name, list(acquired), environ), resource=name)
     if name not in site.resources:
         raise SiteError(
-            f"Slurm has acquired {name!r} for this job, but site {site.name!r} "
-            f"({site.path or 'built in'}) defines only {_names(site.resources)}: add a table "
-            f"[qpu.{name}], or name the right site file in {environment.SITE} or with --site"
+            f"Slurm has acquired {name!r} for this job, but site {_named(site)} defines only "
+            f"{_names(site.resources)}: add a table [qpu.{name}], or name the right site file in "
+            f"{environment.SITE} or with --site"
         )
-    return name
+    return acquired[name]
+
+
+def _why_none(name: str, environ: Mapping[str, str]) -> str:
+    asked = requested(environ)
+    but = f", though --qpu={','.join(asked)} was asked for" if asked else ""
+    return (
+        f"Slurm job {environ[environment.SLURM_JOB]} has acquired no QPU{but}: submit it as a "
+        f"batch job with `sbatch --gres=qpu:1 --qpu={name}` (with the reference plugin, `srun "
+        "--qpu` and `salloc --qpu` acquire nothing, and of a heterogeneous job only the first "
+        "component can)"
+    )
+
+
+def _why_not(name: str, acquired: list[str], environ: Mapping[str, str]) -> str:
+    held = f"this Slurm job has acquired {_names(acquired)}, not {name!r}"
+    if name in requested(environ):
+        return (
+            f"{held}, though it was asked for: the beginning of the job's output says why; submit "
+            "the job again when the resource is there"
+        )
+    return f"{held}: submit it with `--qpu={name}`"
 
 
 def _choice(site: Site, acquired: list[str]) -> str:
@@ -196,6 +228,10 @@ def _choice(site: Site, acquired: list[str]) -> str:
         f"this Slurm job has acquired {_names(acquired)}, and none is the site's default "
         f"({site.default!r}): say which with --resource"
     )
+
+
+def _named(site: Site) -> str:
+    return f"{site.name!r} ({site.path or 'built in'})"
 
 
 def _names(names: Iterable[str]) -> str:

@@ -20,6 +20,7 @@ from hybridflow.errors import (
     AcquireError,
     BackendLostError,
     BrokerLostError,
+    DeadlineError,
     HybridflowError,
     InternalError,
     RequestCancelledError,
@@ -112,6 +113,31 @@ def test_callers_that_were_just_served_go_out_together(open_desk: Any) -> None:
     two = desk.submit(request("c", client=ClientInfo(pid=2)))
     assert one.result(5).provenance.batch_requests == 2
     assert two.result(5).provenance.vendor_job_id == one.result(5).provenance.vendor_job_id
+
+
+def test_no_vendor_job_starts_that_cannot_end_before_the_slot(open_desk: Any) -> None:
+    limits = Limits(deadline=time.time() + 30)
+    desk = open_desk(Device(fixed_seconds=60), limits=limits)
+    with pytest.raises(DeadlineError, match=r"ends in \d+ s, a vendor job may take 60 s") as caught:
+        desk.submit(request("a")).result(10)
+    assert caught.value.transient
+    assert not desk.device.batches
+
+
+def test_how_long_a_vendor_job_takes_is_learned(open_desk: Any) -> None:
+    desk = open_desk(limits=Limits(deadline=time.time() + 1.5, backoff_seconds=0.001))
+    held = desk.hold()
+    waited = threading.Event()
+    waited.wait(1.0)  # the device is busy for so long
+    desk.device.gate.set()
+    held.result(10)
+    with pytest.raises(DeadlineError):
+        desk.submit(request("a")).result(10)
+
+
+def test_before_its_deadline_a_broker_serves(open_desk: Any) -> None:
+    desk = open_desk(limits=Limits(deadline=time.time() + 3600))
+    assert desk.submit(request("a")).result(10)
 
 
 def test_a_broker_that_drains_waits_for_nobody(open_desk: Any) -> None:

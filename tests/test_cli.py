@@ -157,6 +157,10 @@ def test_show_as_json() -> None:
         "origin": "site",
         "inside": False,
         "folder": None,
+        "type": "",
+        "slots": 1,
+        "token": False,
+        "deadline": None,
         "site": "laptop (built in)",
         "site_file": None,
     }

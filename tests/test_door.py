@@ -1,12 +1,14 @@
 """The door: a command in a slot, its broker beside it, and nothing of them left afterwards."""
 
 import contextlib
+import json
 import os
 import pty
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -184,6 +186,38 @@ def test_key_reaches_the_broker_and_nothing_else(place: Place) -> None:
                 assert SECRET.encode() not in file.read_bytes()
         one.process.terminate()
         assert SECRET not in said(one)
+
+
+def test_credentials_of_a_file_reach_the_broker_alone(place: Place, tmp_path: Path) -> None:
+    file = tmp_path / "credentials.json"
+    file.touch(mode=0o600)
+    file.write_text(json.dumps({"one": {"QRMI_IBM_QCS_IAM_APIKEY": SECRET}}))
+    job = {
+        "SLURM_JOB_ID": "42",
+        "SLURM_JOB_END_TIME": str(int(time.time()) + 600),
+        "QRMI_JOB_QPU_RESOURCES": "one",
+        "QRMI_JOB_QPU_TYPES": "iqm-server",
+        "HYBRIDFLOW_CREDENTIALS": str(file),
+    }
+    show = [sys.executable, "-m", "hybridflow", "slot", "show", "--json"]
+    done = run(place, "sh", "-c", f"env; {' '.join(map(quoted, show))}", **job)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert SECRET in place.seen.read_text()
+    assert SECRET not in done.stdout
+    assert "HYBRIDFLOW_CREDENTIALS" not in done.stdout
+    shown = json.loads(done.stdout.splitlines()[-1])
+    assert (shown["type"], shown["deadline"]) == ("iqm-server", int(job["SLURM_JOB_END_TIME"]))
+    assert not file.exists()
+    again = run(place, "true", **job)
+    assert again.returncode == 2
+    assert "another `hybridflow slot run` of this job" in again.stderr
+
+
+def test_a_job_whose_end_nobody_knows_runs_all_the_same(place: Place) -> None:
+    job = {"SLURM_JOB_ID": "42", "QRMI_JOB_QPU_RESOURCES": "one", "SLURM_CONF": "/nonexistent"}
+    done = run(place, "sh", "-c", "exit 7", **job)
+    assert done.returncode == 7
+    assert "when this job ends is not known" in done.stderr
 
 
 @pytest.mark.parametrize(("program", "status"), [("no-such-program", 127), ("/etc/passwd", 126)])

@@ -1,6 +1,13 @@
 """What a program inside or outside a slot is started with."""
 
-from hybridflow.environment import Role, clean, credentials, in_engine_worker, in_slurm_job
+from hybridflow.environment import (
+    Role,
+    clean,
+    credentials,
+    in_engine_worker,
+    in_slurm_job,
+    names_credentials,
+)
 
 DIRTY = {
     "PATH": "/usr/bin",
@@ -13,6 +20,9 @@ DIRTY = {
     "QRMI_JOB_QPU_RESOURCES": "torino",
     "torino_QRMI_IBM_QCS_IAM_APIKEY": "secret",
     "torino_QRMI_JOB_ACQUISITION_TOKEN": "token",
+    "torino_QRMI_JOB_QPU_SLOTS": "2",
+    "torino_QRMI_JOB_TIMEOUT_SECONDS": "3600",
+    "HYBRIDFLOW_CREDENTIALS": "/run/c",
     "HYBRIDFLOW_BROKER": "/run/b",
 }
 
@@ -40,6 +50,17 @@ def test_the_credentials_of_one_resource() -> None:
         "QRMI_JOB_ACQUISITION_TOKEN": "token",
     }
     assert credentials(DIRTY, "fez") == {}
+
+
+def test_no_resource_gets_the_key_of_one_whose_name_begins_like_its_own() -> None:
+    assert credentials({"torino_b_QRMI_IBM_QCS_IAM_APIKEY": "secret"}, "torino") == {}
+
+
+def test_only_credentials_are_named_as_such() -> None:
+    assert names_credentials(DIRTY) == [
+        "torino_QRMI_IBM_QCS_IAM_APIKEY",
+        "torino_QRMI_JOB_ACQUISITION_TOKEN",
+    ]
 
 
 def test_where_am_i() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from hybridflow import slot as slots
 from hybridflow.errors import NoSlotError, SiteError
+from hybridflow.grants import conflicts, grants
 from hybridflow.records import Resource
 from hybridflow.site import Classical, Site
 from hybridflow.slot import Origin, Slot, connect, current_slot, find_slot, write_slot
@@ -107,6 +108,87 @@ def test_what_slurm_grants_the_site_must_define() -> None:
         find_slot(SITE, environ=environ)
 
 
+def test_what_the_plugin_says_of_a_slot() -> None:
+    environ = {
+        **JOB,
+        "QRMI_JOB_QPU_RESOURCES": "aer, other",
+        "QRMI_JOB_QPU_TYPES": "aer, oqtopus-like",
+        "aer_QRMI_JOB_QPU_SLOTS": "3",
+        "aer_QRMI_JOB_TIMEOUT_SECONDS": "3600",
+        "aer_QRMI_JOB_ACQUISITION_TOKEN": "t0ken",
+    }
+    found = find_slot(SITE, "aer", environ)
+    assert (found.type, found.slots, found.token) == ("aer", 3, True)
+    assert "t0ken" not in repr(found)
+    assert find_slot(SITE, "other", environ).slots == 1
+    assert grants(environ)[0].timeout_seconds == 3600
+
+
+def test_types_have_a_legacy_spelling_too() -> None:
+    environ = {"SLURM_JOB_QPU_RESOURCES": "a:b", "SLURM_JOB_QPU_TYPES": "x : y"}
+    found = grants({**environ, "QRMI_LIST_DELIMITER": ":"})
+    assert [(grant.name, grant.type) for grant in found] == [("a", "x"), ("b", "y")]
+
+
+def test_slots_of_pasqal_local_have_no_name_in_front() -> None:
+    environ = {"QRMI_JOB_QPU_RESOURCES": "fresnel,aer", "QRMI_JOB_QPU_TYPES": "pasqal-local,aer"}
+    found = grants({**environ, "QRMI_JOB_QPU_SLOTS": "4"})
+    assert [grant.slots for grant in found] == [4, 1]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"QRMI_JOB_QPU_TYPES": "aer,fake"},
+        {"aer_QRMI_JOB_QPU_SLOTS": "many"},
+        {"aer_QRMI_JOB_QPU_SLOTS": "0"},
+        {"aer_QRMI_JOB_TIMEOUT_SECONDS": "-1"},
+    ],
+)
+def test_what_the_plugin_cannot_have_said(wrong: dict[str, str]) -> None:
+    (variable,) = wrong
+    with pytest.raises(SiteError, match=variable):
+        find_slot(SITE, environ={**JOB, "QRMI_JOB_QPU_RESOURCES": "aer", **wrong})
+
+
+def test_a_simulator_never_stands_in_for_a_device() -> None:
+    environ = {**JOB, "QRMI_JOB_QPU_RESOURCES": "aer", "QRMI_JOB_QPU_TYPES": "iqm-server"}
+    with pytest.raises(SiteError, match=r"type 'iqm-server'.*backend 'aer'.*\[qpu\.aer\]"):
+        find_slot(SITE, environ=environ)
+
+
+@pytest.mark.parametrize(
+    ("backend", "kind", "wrong"),
+    [
+        ("qrmi", "iqm-server", False),
+        ("qrmi", "aer", True),
+        ("ibm_runtime", "pasqal-cloud", True),
+        ("ibm_runtime", "qiskit-runtime-service", False),
+        ("emulator", "aer", False),
+        ("third_party", "iqm-server", False),
+        ("aer", "type-of-the-future", False),
+        ("qrmi", "", False),
+    ],
+)
+def test_which_backend_may_drive_which_type(backend: str, kind: str, wrong: bool) -> None:
+    assert conflicts(backend, kind) is wrong
+
+
+@pytest.mark.parametrize(
+    "variable",
+    [
+        "SLURM_SPANK__SLURM_SPANK_OPTION_spank_qrmi_qpu",
+        "SLURM_SPANK__SLURM_SPANK_OPTION_spank_hybridflow_qpu",
+    ],
+)
+def test_asked_for_but_not_acquired(variable: str) -> None:
+    environ = {**JOB, variable: "aer,other"}
+    with pytest.raises(NoSlotError, match="no QPU, though --qpu=aer,other was asked for"):
+        find_slot(SITE, environ=environ)
+    with pytest.raises(NoSlotError, match=r"'other', though it was asked for.*output says why"):
+        find_slot(SITE, "other", {**environ, "QRMI_JOB_QPU_RESOURCES": "aer"})
+
+
 # --- inside a slot -------------------------------------------------------------------------------
 
 
@@ -143,7 +225,7 @@ def test_index_is_private(inside: Slot, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "variable", ["SLURM_JOB_ID", "PARSL_WORKER_POOL_ID", "DASK_PARENT", "HYBRIDFLOW_ROLE"]
+    "variable", ["SLURM_JOB_ID", "PARSL_WORKER_POOL_ID", "PARSL_WORKER_RANK", "HYBRIDFLOW_ROLE"]
 )
 def test_without_a_slot_no_silent_simulation(
     variable: str, monkeypatch: pytest.MonkeyPatch

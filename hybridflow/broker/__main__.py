@@ -21,6 +21,7 @@ from hybridflow.broker.core import Broker
 from hybridflow.broker.place import check_folder, check_path, lock, socket_path
 from hybridflow.broker.protocol import Ready, Start
 from hybridflow.broker.server import Server
+from hybridflow.broker.work import Limits
 from hybridflow.errors import BrokerLostError, ErrorRecord, HybridflowError, InternalError
 from hybridflow.kernel import forbid_dumps, signal_when_parent_ends
 
@@ -80,7 +81,8 @@ def _open(start: Start, control: int, parent: int) -> tuple[Server, Broker]:
     server.bind()
     try:
         backend = open_backend(start.resource, start.credentials)
-        broker = Broker(start.resource, backend, on_end=server.broker_ended)
+        limits = Limits(deadline=start.deadline)
+        broker = Broker(start.resource, backend, limits=limits, on_end=server.broker_ended)
         ready = broker.begin()
         if not server.await_broker(ready):
             raise BrokerLostError("the broker was told to end before its resource was acquired")

@@ -29,6 +29,7 @@ from hybridflow.broker.work import Limits, VendorJob, Work
 from hybridflow.errors import (
     BackendLostError,
     BrokerLostError,
+    DeadlineError,
     ErrorRecord,
     HybridflowError,
     InternalError,
@@ -58,6 +59,7 @@ __all__ = ["Dispatcher"]
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
+_REMEMBERED = 5
 
 
 class Dispatcher:
@@ -107,6 +109,7 @@ class Dispatcher:
         self._running: list[VendorJob] = []
         self._calibration = ""
         self._gather = Gather(self._capabilities.fixed_seconds)
+        self._run_seconds = deque([self._capabilities.fixed_seconds], maxlen=_REMEMBERED)
         self._held = 0
         self._hold_seconds = 0.0
 
@@ -192,7 +195,8 @@ class Dispatcher:
             work = self._next_work()
             if work is None:
                 return
-            self._start(work)
+            if self._in_time(work):
+                self._start(work)
 
     def _hold_back(self) -> bool:
         if self._again or self._queue.closed:
@@ -215,6 +219,26 @@ class Dispatcher:
                 return work
         taken = self._queue.take(self._capabilities.max_pubs, self._limits.batch_bytes)
         return Work(taken) if taken else None
+
+    def _in_time(self, work: Work) -> bool:
+        # What cannot end before the slot does goes back to the engine, which has other slots. How
+        # long it takes is a guess: the declared fixed cost, or as long as one of the last ones.
+        if self._limits.deadline is None:
+            return True
+        left = self._limits.deadline - time.time()
+        needed = max(self._run_seconds)
+        if needed < left:
+            return True
+        self._queue.fail(work.entries, self._too_late(needed, left))
+        return False
+
+    def _too_late(self, needed: float, left: float) -> DeadlineError:
+        return DeadlineError(
+            f"the slot of {self._resource.name!r} ends in {max(0.0, left):.0f} s, a vendor job "
+            f"may take {needed:.0f} s: nothing was started; try again in another slot, or ask "
+            "for a longer time limit",
+            resource=self._resource.name,
+        )
 
     def _start(self, work: Work) -> None:
         job = VendorJob(work)
@@ -341,6 +365,7 @@ class Dispatcher:
         self, job: VendorJob, results: Sequence[PackedResult], usage: Usage, run_seconds: float
     ) -> None:
         self._gather.ended(run_seconds)
+        self._run_seconds.append(max(run_seconds, self._capabilities.fixed_seconds))
         entries = job.work.entries
         requests = [entry.request for entry in entries]
         assert job.id is not None

@@ -43,6 +43,8 @@ class BrokerProcess:
         The run's folder, where the broker writes its events.
     drain_seconds
         Time for what is under way when the broker gets SIGTERM, or when this process dies.
+    deadline
+        Unix time at which the slot ends, if it does: no vendor job is started that cannot end then.
     """
 
     def __init__(
@@ -53,12 +55,14 @@ class BrokerProcess:
         run: str | os.PathLike[str] | None = None,
         *,
         drain_seconds: float = 20.0,
+        deadline: float | None = None,
     ) -> None:
         self._resource = resource
         self._credentials = dict(credentials)
         self._folder = Path(folder)
         self._run = run
         self._drain_seconds = drain_seconds
+        self._deadline = deadline
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -122,7 +126,11 @@ class BrokerProcess:
 
     def _hand_over(self, process: "subprocess.Popen[bytes]") -> None:
         start = Start(
-            self._resource, self._credentials, str(self._folder.absolute()), self._drain_seconds
+            self._resource,
+            self._credentials,
+            str(self._folder.absolute()),
+            self._drain_seconds,
+            self._deadline,
         )
         self._tell(process, protocol.frame(start))
 

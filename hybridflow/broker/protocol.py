@@ -137,12 +137,13 @@ class Status(_Message, frozen=True):
 
 
 class Start(_Message, frozen=True):
-    """What a broker process is to be."""
+    """What a broker process is to be; no vendor job may run after `deadline` (Unix time)."""
 
     resource: Resource
     credentials: dict[str, str]
     folder: str
     drain_seconds: float
+    deadline: float | None = None
 
 
 class Drain(_Message, frozen=True):

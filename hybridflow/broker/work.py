@@ -25,6 +25,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         Pause before the second attempt; it doubles from one to the next.
     poll_seconds
         Least and most time between two looks at a vendor job; in between, 2 % of its age.
+    deadline
+        Unix time at which the slot ends: no vendor job is started that would run on then.
     """
 
     queue_bytes: int = 512 * 2**20
@@ -32,6 +34,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     attempts: int = 5
     backoff_seconds: float = 0.1
     poll_seconds: tuple[float, float] = (0.002, 1.0)
+    deadline: float | None = None
 
 
 class Work:

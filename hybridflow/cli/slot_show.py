@@ -1,8 +1,13 @@
 """``hybridflow slot show``: which slot there is here."""
 
 import json
+import time
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from hybridflow.slot import Slot
 
 __all__ = ["command"]
 
@@ -24,6 +29,10 @@ def command(site: str | None, resource: str | None, as_json: bool) -> None:
         "origin": slot.origin.value,
         "inside": slot.folder is not None,
         "folder": slot.folder,
+        "type": slot.type,
+        "slots": slot.slots,
+        "token": slot.token,
+        "deadline": slot.deadline,
         "site": loaded.name,
         "site_file": loaded.path,
     }
@@ -31,9 +40,23 @@ def command(site: str | None, resource: str | None, as_json: bool) -> None:
         click.echo(json.dumps(shown))
         return
     click.echo(f"resource  {slot.resource} (backend {slot.backend})")
-    click.echo(f"granted   by the {'site' if slot.origin == 'site' else 'Slurm job'}")
+    click.echo(f"granted   {_granted(slot)}")
     click.echo(f"site      {loaded.name} ({loaded.path or 'no file'})")
     if slot.folder is None:
         click.echo("inside    no; enter it with: hybridflow slot run -- COMMAND")
     else:
         click.echo(f"inside    yes; its broker is at {slot.folder}")
+    if slot.deadline is not None:
+        click.echo(f"ends      {_end(slot.deadline)}")
+
+
+def _granted(slot: "Slot") -> str:
+    if slot.origin == "site":
+        return "by the site"
+    kind = f" of type {slot.type}" if slot.type else ""
+    return f"by the Slurm job: {slot.slots} slot{'s' * (slot.slots > 1)}{kind}"
+
+
+def _end(deadline: float) -> str:
+    left = max(0, round(deadline - time.time()))
+    return f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(deadline))} (in {left} s)"

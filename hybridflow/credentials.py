@@ -1,0 +1,152 @@
+"""Takes a resource's credentials: from the one-time file of our plugin, or from the environment.
+
+The file is the job's user's, with mode 0600, on the slot's node alone: JSON of
+``{"RESOURCE": {"QRMI_…": "value"}}``. Whoever passes the door for a resource takes its part out of
+the file; with the last part the file is removed. The reference plugin has no such file: it puts the
+same keys into the job's environment.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import msgspec
+
+from hybridflow import environment
+from hybridflow.errors import NoSlotError, SiteError
+from hybridflow.grants import loses_variables
+
+__all__ = ["MAX_BYTES", "take_credentials"]
+
+MAX_BYTES = 1 << 20
+"""Size of a credentials file at most."""
+
+_Content = dict[str, dict[str, str]]
+
+
+def take_credentials(environ: Mapping[str, str], resource: str, kind: str = "") -> dict[str, str]:
+    """Return the credentials of a resource, and remove them from where others could take them.
+
+    Parameters
+    ----------
+    environ
+        The job's variables; they are not changed.
+    resource
+        Name of the resource.
+    kind
+        Its type, as the plugin says it: a vendor's type needs credentials.
+
+    Raises
+    ------
+    SiteError
+        If the file is not private, or not what the plugin writes.
+    NoSlotError
+        If the type needs credentials and there are none (any more).
+    """
+    found = environment.credentials(environ, resource)
+    file = environ.get(environment.CREDENTIALS)
+    if file:
+        found |= _take(Path(file), resource)
+    if kind in environment.VENDOR_TYPES and not found.keys() - {environment.TOKEN}:
+        raise NoSlotError(_why_none(resource, file), resource=resource)
+    return found
+
+
+def _why_none(resource: str, file: str | None) -> str:
+    lost = f"the credentials of {resource!r} are not here: "
+    if file:
+        return (
+            f"{lost}{environment.CREDENTIALS} names {file}, which can be taken once and on the "
+            "slot's node alone, and another `hybridflow slot run` of this job has done so; start "
+            "both commands inside one slot: hybridflow slot run -- SCRIPT"
+        )
+    if loses_variables(resource):
+        return (
+            f"{lost}/bin/sh has dropped the variables {resource}_QRMI_…, whose names it does not "
+            "allow; begin the job's script with #!/bin/bash, or have the resource renamed with "
+            "letters, digits and _ only"
+        )
+    return (
+        f"{lost}no variable {resource}_QRMI_… is set, and {environment.CREDENTIALS} is not; start "
+        "the door in the job's own script, with its environment as Slurm made it"
+    )
+
+
+def _take(file: Path, resource: str) -> dict[str, str]:
+    with _opened(file) as descriptor:
+        if descriptor is None:
+            return {}
+        content = _parse(_read(descriptor, file), file)
+        mine = content.pop(resource, {})
+        if content:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, msgspec.json.encode(content), 0)
+        else:
+            file.unlink()
+        return mine
+
+
+@contextlib.contextmanager
+def _opened(file: Path) -> Iterator[int | None]:
+    # None: it was taken. O_NONBLOCK: what is no file, but a pipe, must not hold us up.
+    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+    try:
+        descriptor = os.open(file, flags)
+    except FileNotFoundError:
+        yield None
+        return
+    except OSError as error:
+        what = "a link" if error.errno == errno.ELOOP else error.strerror
+        raise SiteError(f"{_where(file)} cannot be opened: {what}; {_AGAIN}") from error
+    try:
+        _check(descriptor, file)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        # Another door may have taken the last part while this one waited.
+        yield descriptor if os.fstat(descriptor).st_nlink else None
+    finally:
+        os.close(descriptor)
+
+
+def _check(descriptor: int, file: Path) -> None:
+    seen = os.fstat(descriptor)
+    if not stat.S_ISREG(seen.st_mode):
+        raise SiteError(f"{_where(file)} is no regular file; {_AGAIN}")
+    if seen.st_uid != os.geteuid():
+        raise SiteError(
+            f"{_where(file)} belongs to user {seen.st_uid}, not to {os.geteuid()}; {_AGAIN}"
+        )
+    if seen.st_mode & 0o077:
+        raise SiteError(
+            f"{_where(file)} has mode {stat.S_IMODE(seen.st_mode):04o}: others can read what is in "
+            f"it, which has to be replaced now; {_AGAIN}"
+        )
+    if seen.st_size > MAX_BYTES:
+        raise SiteError(f"{_where(file)} has {seen.st_size:,} bytes of {MAX_BYTES:,}; {_AGAIN}")
+
+
+def _read(descriptor: int, file: Path) -> bytes:
+    data = os.pread(descriptor, MAX_BYTES + 1, 0)
+    if len(data) > MAX_BYTES:
+        raise SiteError(f"{_where(file)} has more than {MAX_BYTES:,} bytes; {_AGAIN}")
+    return data
+
+
+def _parse(data: bytes, file: Path) -> _Content:
+    try:
+        return msgspec.json.decode(data, type=_Content)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        pass
+    # Outside the handler: msgspec's message, and its traceback, may quote what is in the file.
+    file.unlink(missing_ok=True)
+    raise SiteError(f"{_where(file)} holds no credentials as the plugin writes them; {_AGAIN}")
+
+
+def _where(file: Path) -> str:
+    return f"{environment.CREDENTIALS}: {file}"
+
+
+_AGAIN = "only the Slurm plugin makes this file: submit the job again, or tell the administrator"
