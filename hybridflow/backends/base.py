@@ -108,10 +108,13 @@ class BackendType(Protocol):
         forbids unknown fields.
     own_process
         Whether the broker must run it in a process of its own (because it holds the GIL, say).
+    fixed_target
+        Whether its options decide its target, which may then be kept on disk.
     """
 
     Options: ClassVar[type[msgspec.Struct]]
     own_process: ClassVar[bool]
+    fixed_target: ClassVar[bool]
 
     def __call__(self, name: str, options: Any, credentials: Mapping[str, str]) -> Backend:
         """Make the backend of the resource `name`, without contacting anything."""

@@ -76,6 +76,9 @@ def make_backend(resource: Resource, credentials: Mapping[str, str]) -> Backend:
 def target_snapshot(resource: Resource) -> TargetSnapshot:
     """Return a resource's target, without a slot: from the cache, or from its type of backend.
 
+    Only the targets that a resource's definition decides are kept (``fixed_target``); a service is
+    asked each time.
+
     Raises
     ------
     SiteError
@@ -83,6 +86,8 @@ def target_snapshot(resource: Resource) -> TargetSnapshot:
     MissingExtraError
         If a package that knows the target is not installed.
     """
+    if not backend_type(resource.backend).fixed_target:
+        return make_backend(resource, {}).target()
     return _snapshot(wire.encode(resource))
 
 

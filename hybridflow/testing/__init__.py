@@ -1,15 +1,24 @@
 """Public helpers for tests, ours and other people's: a fake QPU, a conformance suite.
 
 ``FakeQPU`` is a backend (type ``fake``) with injectable faults and timing; ``check_backend`` runs
-the conformance suite of :mod:`hybridflow.backends.base` over any backend; ``slurm_cluster`` makes a
-pytest fixture of a real Slurm cluster on this machine.
+the conformance suite of :mod:`hybridflow.backends.base` over any backend; ``qpu_emulator`` starts
+an emulated QPU as a service, which counts at the vendor's side; ``slurm_cluster`` makes a pytest
+fixture of a real Slurm cluster on this machine.
 """
 
 from typing import Any
 
+from hybridflow.testing.emulator import QpuEmulator, qpu_emulator
 from hybridflow.testing.fake_qpu import FakeOptions, FakeQPU
 
-__all__ = ["FakeOptions", "FakeQPU", "check_backend", "slurm_cluster"]
+__all__ = [
+    "FakeOptions",
+    "FakeQPU",
+    "QpuEmulator",
+    "check_backend",
+    "qpu_emulator",
+    "slurm_cluster",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -146,6 +146,7 @@ class FakeQPU:
 
     Options: ClassVar[type[msgspec.Struct]] = FakeOptions
     own_process: ClassVar[bool] = False
+    fixed_target: ClassVar[bool] = True
 
     def __init__(
         self,

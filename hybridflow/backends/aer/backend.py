@@ -69,6 +69,7 @@ class AerBackend:
 
     Options: ClassVar[type[msgspec.Struct]] = AerOptions
     own_process: ClassVar[bool] = True
+    fixed_target: ClassVar[bool] = True
 
     def __init__(
         self,

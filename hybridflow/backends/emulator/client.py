@@ -1,0 +1,212 @@
+"""HTTP to the service: one call a request, and everything that can go wrong as a typed error.
+
+Nothing is sent twice here: whoever calls decides whether to try again (``transient``). A request
+that may have reached the service, and whose answer did not come, is told from one that did not.
+"""
+
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import quote, urlencode
+
+import msgspec
+
+from hybridflow import wire
+from hybridflow.backends.emulator.messages import (
+    LONGEST_WAIT_SECONDS,
+    DeviceInfo,
+    Execution,
+    Faults,
+    JobId,
+    Submission,
+)
+from hybridflow.errors import (
+    BackendLostError,
+    ErrorRecord,
+    HybridflowError,
+    MissingExtraError,
+    RequestError,
+    ResourceError,
+    TooLargeError,
+)
+from hybridflow.records import JobStatus, PackedResult, TargetSnapshot, Usage
+
+if TYPE_CHECKING:
+    import urllib3
+
+__all__ = ["Client"]
+
+_T = TypeVar("_T")
+
+
+class Client:
+    """A connection to the service, opened when it is first used. For one thread.
+
+    Parameters
+    ----------
+    url
+        Address of the service.
+    key
+        The key that it knows its user by; empty: none.
+    timeout_seconds
+        Patience with an answer.
+    """
+
+    def __init__(self, url: str, key: str = "", *, timeout_seconds: float = 30.0) -> None:
+        self.url = url.rstrip("/")
+        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._timeout_seconds = timeout_seconds
+        self._opened: urllib3.PoolManager | None = None
+
+    def close(self) -> None:
+        """Close the connection; the next call opens it again."""
+        if self._opened is not None:
+            self._opened.clear()
+            self._opened = None
+
+    # What the service has
+
+    def info(self, resource: str) -> DeviceInfo:
+        """Return what the service says of a resource; an error while it is offline."""
+        return self._json("GET", _resource(resource), DeviceInfo)
+
+    def target(self, resource: str) -> TargetSnapshot:
+        """Return a resource's target."""
+        return self._msgpack("GET", f"{_resource(resource)}/target", TargetSnapshot)
+
+    def log(self) -> list[Execution]:
+        """Return the jobs that the service was given, the oldest first."""
+        return self._json("GET", "/log", list[Execution])
+
+    def set_faults(self, faults: Faults) -> Faults:
+        """Replace the service's faults, and return them."""
+        return self._json("PUT", "/faults", Faults, msgspec.json.encode(faults))
+
+    # Jobs
+
+    def start(self, resource: str, submission: Submission, max_bytes: int) -> str:
+        """Start a job and return its id.
+
+        Raises
+        ------
+        BackendLostError
+            If the job may have been accepted, but its id did not come.
+        TooLargeError
+            If it has more than `max_bytes`; nothing was sent.
+        """
+        body = wire.encode(submission)
+        if len(body) > max_bytes:
+            raise TooLargeError(
+                f"a vendor job of {len(body)} bytes is too large: {self.url} takes {max_bytes}"
+            )
+        accepted = self._json("POST", f"{_resource(resource)}/jobs", JobId, body)
+        if accepted.id is None:
+            raise self._stranger("a job was accepted without an id")
+        return accepted.id
+
+    def find(self, resource: str, tag: str) -> str | None:
+        """Return the id of the youngest job with a tag."""
+        return self._json("GET", f"{_resource(resource)}/jobs?{urlencode({'tag': tag})}", JobId).id
+
+    def status(self, job_id: str, wait: float) -> JobStatus:
+        """Return a job's state; the service answers after `wait` seconds, or at the job's end."""
+        wait = min(max(0.0, wait), LONGEST_WAIT_SECONDS)
+        return self._json("GET", f"{_job(job_id)}?wait={wait:.6f}", JobStatus, wait=wait)
+
+    def result(self, job_id: str) -> tuple[PackedResult, ...]:
+        """Return a job's results."""
+        return self._msgpack("GET", f"{_job(job_id)}/result", tuple[PackedResult, ...])
+
+    def usage(self, job_id: str) -> Usage:
+        """Return what a job cost."""
+        return self._json("GET", f"{_job(job_id)}/usage", Usage)
+
+    def cancel(self, job_id: str) -> JobStatus:
+        """Have a job ended; return its state."""
+        return self._json("POST", f"{_job(job_id)}/cancel", JobStatus)
+
+    # The way there
+
+    def _json(
+        self, method: str, path: str, kind: type[_T], body: bytes | None = None, wait: float = 0.0
+    ) -> _T:
+        data = self._call(method, path, body, wait)
+        try:
+            return msgspec.json.decode(data, type=kind)
+        except msgspec.DecodeError as error:
+            raise self._stranger(str(error)) from error
+
+    def _msgpack(self, method: str, path: str, kind: type[_T]) -> _T:
+        data = self._call(method, path, None, 0.0)
+        try:
+            return wire.decode(data, kind)
+        except RequestError as error:
+            raise self._stranger(str(error)) from error
+
+    def _call(self, method: str, path: str, body: bytes | None, wait: float) -> bytes:
+        pool = self._pool()
+        import urllib3
+        from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
+
+        patience = urllib3.Timeout(connect=self._timeout_seconds, read=self._timeout_seconds + wait)
+        try:
+            answer = pool.request(
+                method,
+                self.url + path,
+                body=body,
+                headers=self._headers,
+                timeout=patience,
+                retries=False,
+            )
+        except (NewConnectionError, ConnectTimeoutError) as error:
+            raise ResourceError(
+                f"no emulated QPU can be reached at {self.url} ({_reason(error)}): start it with "
+                "`hybridflow qpu-emulator`, or correct `url` in the site file",
+                transient=True,
+            ) from error
+        except HTTPError as error:
+            raise self._unanswered(method, error) from error
+        if answer.status >= 400:
+            raise self._refusal(answer.status, answer.data)
+        return bytes(answer.data)
+
+    def _pool(self) -> "urllib3.PoolManager":
+        if self._opened is None:
+            try:
+                import urllib3
+            except ModuleNotFoundError as error:
+                raise MissingExtraError(
+                    "the backend 'emulator' needs urllib3, which is not installed; install it "
+                    "with: pip install 'hybridflow[emulator]'"
+                ) from error
+            self._opened = urllib3.PoolManager(num_pools=1, maxsize=1)
+        return self._opened
+
+    def _unanswered(self, method: str, error: Exception) -> HybridflowError:
+        what = f"{self.url} gave no answer ({_reason(error)})"
+        if method == "POST":  # it may have been heard
+            return BackendLostError(what)
+        return ResourceError(what, transient=True)
+
+    def _refusal(self, status: int, data: bytes) -> HybridflowError:
+        try:
+            return msgspec.json.decode(data, type=ErrorRecord).error()
+        except msgspec.DecodeError:
+            return self._stranger(f"HTTP status {status}")
+
+    def _stranger(self, reason: str) -> HybridflowError:
+        return ResourceError(
+            f"what answers at {self.url} is no emulated QPU of this version: {reason}"
+        )
+
+
+def _resource(name: str) -> str:
+    return f"/resources/{quote(name, safe='')}"
+
+
+def _job(job_id: str) -> str:
+    return f"/jobs/{quote(job_id, safe='')}"
+
+
+def _reason(error: Exception) -> str:
+    # urllib3 puts the operating system's own error into the cause.
+    cause = error.__cause__ or error.__context__
+    return str(getattr(cause, "strerror", None) or cause or error)

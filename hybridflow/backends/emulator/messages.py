@@ -1,0 +1,164 @@
+"""What the emulated QPU and its clients say to each other over HTTP.
+
+Whatever carries circuits or samples is msgpack (``wire.py``); all else is JSON, for ``curl``:
+
+=========================================  ============================  =======================
+request                                    body                          answer
+=========================================  ============================  =======================
+``GET /resources``                                                       names
+``GET /resources/NAME``                                                  :class:`DeviceInfo`
+``GET /resources/NAME/target``                                           a target (msgpack)
+``GET /resources/NAME/jobs?tag=TAG``                                     :class:`JobId`
+``POST /resources/NAME/jobs``              :class:`Submission` (msgpack) :class:`JobId`
+``GET /jobs/ID?wait=SECONDS``                                            a job's status
+``GET /jobs/ID/result``                                                  results (msgpack)
+``GET /jobs/ID/usage``                                                   a job's cost
+``POST /jobs/ID/cancel``                                                 a job's status
+``GET /log``                                                             :class:`Execution` s
+``GET /faults``, ``PUT /faults``           :class:`Faults`               :class:`Faults`
+=========================================  ============================  =======================
+
+An error is an HTTP status of 400 or more with an :class:`~hybridflow.errors.ErrorRecord` in JSON.
+Where the service has keys, ``Authorization: Bearer KEY`` says who asks; only names and targets are
+for everybody.
+"""
+
+from typing import Annotated
+
+import msgspec
+
+from hybridflow.records import Batch, Capabilities, JobState, Record
+
+__all__ = [
+    "API_KEY",
+    "LONGEST_WAIT_SECONDS",
+    "Caller",
+    "DeviceInfo",
+    "Execution",
+    "Faults",
+    "JobId",
+    "Submission",
+]
+
+API_KEY = "QRMI_EMULATOR_API_KEY"
+"""Credential of a resource of this type: the key that the service knows its user by."""
+
+LONGEST_WAIT_SECONDS = 30.0
+"""Time that the service keeps a question for a job's end open, in seconds."""
+
+_Text = Annotated[str, msgspec.Meta(max_length=256)]
+
+
+class Caller(Record, frozen=True, kw_only=True):
+    """Who says that it started a job: for the log. Only a key proves anything.
+
+    Attributes
+    ----------
+    user, host
+        The user's name, and the machine.
+    pid
+        Process id of the broker.
+    slurm_job
+        Id of its Slurm job; empty outside Slurm.
+    """
+
+    user: _Text = ""
+    host: _Text = ""
+    pid: int = 0
+    slurm_job: _Text = ""
+
+
+class Submission(Record, frozen=True, kw_only=True):
+    """A vendor job to start."""
+
+    batch: Batch
+    tag: _Text
+    caller: Caller
+
+
+class JobId(Record, frozen=True, kw_only=True):
+    """A job that was accepted or found; None: there is none."""
+
+    id: str | None
+
+
+class DeviceInfo(Record, frozen=True, kw_only=True):
+    """What the service says of a resource.
+
+    Attributes
+    ----------
+    capabilities
+        What it can do.
+    metadata
+        What identifies it.
+    max_bytes
+        Largest body of a request.
+    """
+
+    capabilities: Capabilities
+    metadata: dict[str, str]
+    max_bytes: int
+
+
+class Execution(Record, frozen=True, kw_only=True):
+    """A line of the service's log: one vendor job. Times are in seconds since 1970.
+
+    Attributes
+    ----------
+    job, resource, tag
+        The job's id, its resource, and the tag it was given.
+    account
+        Name of the key that it was started with; empty where the service has no keys.
+    caller
+        Who the client said that it is.
+    state, message
+        Its state, and why it failed.
+    submitted, started, ended
+        When it arrived, when the device began with it and when it was done; None: not yet.
+    pubs, circuits, shots
+        Its size.
+    qpu_seconds
+        What it cost, in seconds of the device.
+    """
+
+    job: str
+    resource: str
+    tag: str
+    account: str
+    caller: Caller
+    state: JobState
+    message: str
+    submitted: float
+    started: float | None
+    ended: float | None
+    pubs: int
+    circuits: int
+    shots: int
+    qpu_seconds: float
+
+
+class Faults(Record, frozen=True, kw_only=True):
+    """Faults of the service, for tests; none of them by itself.
+
+    Attributes
+    ----------
+    offline
+        Resources cannot be acquired; jobs that are there are executed.
+    slow_seconds
+        Pause before each answer.
+    fail_jobs
+        How many of the next jobs fail, when they are executed.
+    fail_transient
+        Whether these failures say that trying again can help.
+    drop_accepted
+        How many of the next jobs are accepted without an answer: the connection is closed.
+    drop_results
+        How many of the next results are not sent: the connection is closed.
+    """
+
+    offline: bool = False
+    slow_seconds: Annotated[float, msgspec.Meta(ge=0, le=600)] = 0.0
+    fail_jobs: Annotated[int, msgspec.Meta(ge=0)] = 0
+    fail_transient: bool = False
+    drop_accepted: Annotated[int, msgspec.Meta(ge=0)] = 0
+    drop_results: Annotated[int, msgspec.Meta(ge=0)] = 0

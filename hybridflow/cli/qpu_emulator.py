@@ -1,0 +1,61 @@
+"""``hybridflow qpu-emulator``: an emulated QPU as a service, from the command line."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+__all__ = ["command"]
+
+_EPILOG = """\b
+Example, and a site file for it:
+  hybridflow qpu-emulator --resource qpu --seconds-per-job 2
+\b
+  [qpu.qpu]
+  backend = "emulator"
+  url = "http://127.0.0.1:8750"
+"""
+
+
+@click.command("qpu-emulator", epilog=_EPILOG)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to serve at.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8750,
+    show_default=True,
+    help="Port; 0: a free one.",
+)
+@click.option("--config", metavar="FILE", help="Resources, keys and bounds; see docs/emulator.md.")
+@click.option("--resource", "names", metavar="NAME", multiple=True, help="Resource; repeatable.")
+@click.option("--device", metavar="NAME", help="Fake device of qiskit-ibm-runtime: FakeTorino, …")
+@click.option("--seconds-per-job", type=float, metavar="S", help="Fixed cost of a vendor job.")
+@click.option("--seconds-per-circuit", type=float, metavar="S", help="Cost of a circuit.")
+@click.option("--seconds-per-shot", type=float, metavar="S", help="Cost of a shot.")
+@click.option("--time-scale", type=float, metavar="X", help="Seconds for a second of the device.")
+@click.option("--no-tags", is_flag=True, help="Jobs cannot be found by their tag.")
+@click.option("--until-eof", is_flag=True, help="End when standard input ends.")
+def command(
+    host: str,
+    port: int,
+    config: str | None,
+    names: tuple[str, ...],
+    no_tags: bool,
+    until_eof: bool,
+    **options: Any,
+) -> None:
+    """Serve emulated QPUs: Aer's results with a real device's behaviour.
+
+    Each resource has one queue for all its users and executes one vendor job at a time. The address
+    is the first line that is printed; Ctrl-C or SIGTERM ends the service, and what it knows.
+    """
+    from hybridflow.emulator.command import serve_until_stopped
+    from hybridflow.emulator.config import configured, load_config
+
+    given = {key: value for key, value in options.items() if value is not None}
+    if no_tags:
+        given["tags"] = False
+    if config is not None and (names or given):
+        raise click.UsageError("--config says it all: it goes with no option of a resource")
+    chosen = load_config(Path(config)) if config else configured(names or ("emulated",), given)
+    serve_until_stopped(chosen, host, port, until_eof=until_eof)

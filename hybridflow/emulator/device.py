@@ -1,0 +1,149 @@
+"""One emulated QPU: one queue for all its users, one job at a time."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import msgspec
+
+from hybridflow.backends.emulator.messages import DeviceInfo
+from hybridflow.backends.jobs import StoppedError
+from hybridflow.emulator.config import DeviceOptions
+from hybridflow.emulator.jobs import Job
+from hybridflow.emulator.simulator import Simulator
+from hybridflow.errors import HybridflowError, InternalError, ResourceError, TooLargeError
+from hybridflow.records import Batch, TargetSnapshot, Usage
+
+__all__ = ["Device", "now"]
+
+_EPOCH = time.time() - time.monotonic()
+
+
+def now() -> float:
+    """Return the time in seconds since 1970, on a clock that is never set back."""
+    return _EPOCH + time.monotonic()
+
+
+class Device:
+    """A device and its queue. All but the simulation happens in the event loop's thread.
+
+    Parameters
+    ----------
+    name, options
+        The resource.
+    next_fault
+        Asked before each job: the error that it fails with, or None.
+    """
+
+    def __init__(
+        self, name: str, options: DeviceOptions, next_fault: Callable[[], HybridflowError | None]
+    ) -> None:
+        self.name = name
+        self.options = options
+        self._next_fault = next_fault
+        self._simulator = Simulator(name, options)
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"device-{name}")
+        self._queue: asyncio.Queue[Job] = asyncio.Queue()
+        self._running: Job | None = None
+        self._worker: asyncio.Task[None] | None = None
+
+    # Life
+
+    async def open(self, max_bytes: int) -> None:
+        """Start the simulator, and begin to execute jobs; raises what the simulator raises."""
+        loop = asyncio.get_running_loop()
+        opened = await loop.run_in_executor(self._thread, self._simulator.open)
+        capabilities, target, metadata = opened
+        calibration = self.options.calibration or target.calibration
+        self.target: TargetSnapshot = msgspec.structs.replace(target, calibration=calibration)
+        self.info = DeviceInfo(
+            capabilities=msgspec.structs.replace(
+                capabilities,
+                max_pubs=self.options.max_pubs,
+                max_shots=self.options.max_shots,
+                lanes=self.options.lanes,
+                tags=self.options.tags,
+                durable_jobs=True,
+                fixed_seconds=self.options.seconds_per_job * self.options.time_scale,
+            ),
+            metadata={**metadata, "name": self.name, "calibration": calibration},
+            max_bytes=max_bytes,
+        )
+        self._worker = asyncio.create_task(self._serve())
+
+    async def _serve(self) -> None:
+        while True:
+            job = await self._queue.get()
+            if not job.status.state.final:  # cancelled while it waited
+                await self._execute(job)
+
+    async def close(self) -> None:
+        """Stop what runs, and end the simulator."""
+        if self._running is not None:
+            self._running.stop.set()
+        if self._worker is not None:
+            self._worker.cancel()
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._thread, self._simulator.close)
+        self._thread.shutdown()
+
+    # Jobs
+
+    def check(self, batch: Batch) -> None:
+        """Refuse a batch that is over a limit, or that finds the queue full.
+
+        Raises
+        ------
+        TooLargeError, ResourceError
+            Why.
+        """
+        limits = self.options
+        if limits.max_pubs is not None and len(batch.pubs) > limits.max_pubs:
+            raise TooLargeError(
+                f"{self.name} takes {limits.max_pubs} PUBs a vendor job, not {len(batch.pubs)}"
+            )
+        most = max((pub.shots or 0 for pub in batch.pubs), default=0)
+        if limits.max_shots is not None and most > limits.max_shots:
+            raise TooLargeError(f"{self.name} takes {limits.max_shots} shots a PUB, not {most}")
+        if self._queue.qsize() >= limits.max_queued:
+            raise ResourceError(
+                f"the queue of {self.name} is full ({limits.max_queued} jobs): try again later",
+                transient=True,
+            )
+
+    def submit(self, job: Job) -> None:
+        """Put a job into the queue."""
+        self._queue.put_nowait(job)
+
+    def cancel(self, job: Job) -> None:
+        """End a job: one that waits at once, one that runs as soon as the simulator lets go."""
+        if job is self._running:
+            job.stop.set()
+        elif not job.status.state.final:
+            job.cancel(now())
+
+    async def _execute(self, job: Job) -> None:
+        self._running, started = job, now()
+        batch = job.begin(started)
+        loop = asyncio.get_running_loop()
+        try:
+            fault = self._next_fault()
+            if fault is not None:
+                raise fault
+            outcome = await loop.run_in_executor(self._thread, self._simulator.run, batch, job.stop)
+        except StoppedError:
+            ended = now()
+            job.cancel(ended, Usage(qpu_seconds=self._device_seconds(ended - started)))
+        except HybridflowError as error:
+            job.fail(error, now())
+        except Exception as error:  # the queue must outlive whatever a job does to it
+            job.fail(InternalError(f"{type(error).__name__}: {error}"), now())
+        else:
+            job.succeed(outcome, now())
+        finally:
+            self._running = None
+
+    def _device_seconds(self, seconds: float) -> float:
+        scale = self.options.time_scale if self.options.timing.is_set else 1.0
+        return seconds / scale if scale else 0.0

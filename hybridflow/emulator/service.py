@@ -1,0 +1,174 @@
+"""The service: its devices, jobs, keys and faults; started, served, and ended in one place."""
+
+import asyncio
+import contextlib
+import hmac
+from collections.abc import AsyncIterator, Callable
+
+import msgspec
+
+from hybridflow.backends.emulator.messages import Faults, Submission
+from hybridflow.emulator.config import Config, is_loopback
+from hybridflow.emulator.device import Device, now
+from hybridflow.emulator.jobs import Job, Jobs
+from hybridflow.errors import (
+    AcquireError,
+    HybridflowError,
+    MissingExtraError,
+    ResourceError,
+    SiteError,
+    VendorJobError,
+)
+
+__all__ = ["Service", "open_service", "serve"]
+
+
+class Service:
+    """What the web handlers ask.
+
+    Parameters
+    ----------
+    config
+        Its configuration.
+
+    Attributes
+    ----------
+    faults
+        The faults that are still to come.
+    jobs
+        All jobs.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.max_bytes = config.max_request_mib * 2**20
+        self.faults = Faults()
+        self.jobs = Jobs(config.kept_jobs, config.kept_results_mib * 2**20)
+        self._keys = {name: key.encode() for name, key in config.keys.items()}
+        self.devices = {
+            name: Device(name, options, self._next_fault) for name, options in config.qpu.items()
+        }
+
+    def account(self, authorization: str) -> str | None:
+        """Return whose key a header holds; None: nobody's. Without keys, all are nobody: ``""``."""
+        if not self._keys:
+            return ""
+        given = authorization.removeprefix("Bearer ").encode()
+        owners = [name for name, key in self._keys.items() if hmac.compare_digest(key, given)]
+        return owners[0] if owners else None
+
+    def device(self, name: str) -> Device:
+        """Return a device.
+
+        Raises
+        ------
+        AcquireError
+            If there is none of that name.
+        """
+        if name not in self.devices:
+            raise AcquireError(
+                f"the emulated QPU has no resource {name!r}; it has: {', '.join(self.devices)}"
+            )
+        return self.devices[name]
+
+    def online(self, name: str) -> Device:
+        """Return a device that can be acquired.
+
+        Raises
+        ------
+        AcquireError
+            If it is offline, or there is none.
+        """
+        if self.faults.offline:
+            raise AcquireError(f"{name} is offline: try again later", transient=True)
+        return self.device(name)
+
+    def submit(self, name: str, account: str, submission: Submission) -> Job:
+        """Take a job.
+
+        Raises
+        ------
+        TooLargeError, ResourceError
+            If the device refuses it.
+        """
+        device = self.device(name)
+        device.check(submission.batch)
+        job = Job(name, account, submission, now())
+        self.jobs.add(job)
+        device.submit(job)
+        return job
+
+    def take_fault(self, name: str) -> bool:
+        """Whether the next event of a kind goes wrong; counts it."""
+        left: int = getattr(self.faults, name)
+        if left:
+            self.faults = msgspec.structs.replace(self.faults, **{name: left - 1})
+        return left > 0
+
+    def _next_fault(self) -> HybridflowError | None:
+        transient = self.faults.fail_transient
+        if not self.take_fault("fail_jobs"):
+            return None
+        return VendorJobError("the job failed, as the emulator was told", transient=transient)
+
+
+@contextlib.asynccontextmanager
+async def open_service(config: Config) -> AsyncIterator[Service]:
+    """Start all devices, have them execute jobs, and end them."""
+    service = Service(config)
+    devices = list(service.devices.values())
+    async with contextlib.AsyncExitStack() as stack:
+        for device in devices:
+            stack.push_async_callback(device.close)
+        await asyncio.gather(*(device.open(service.max_bytes) for device in devices))
+        yield service
+
+
+async def serve(
+    config: Config, host: str, port: int, ready: Callable[[str], None], stop: asyncio.Event
+) -> None:
+    """Serve until `stop` is set.
+
+    Parameters
+    ----------
+    config
+        What is served.
+    host, port
+        Where; port 0: a free one.
+    ready
+        Called with the service's address when it answers.
+    stop
+        Ends it.
+
+    Raises
+    ------
+    SiteError
+        If the address is not this machine's own and there are no keys.
+    ResourceError
+        If the port cannot be had.
+    MissingExtraError
+        If Tornado is not installed.
+    """
+    if not config.keys and not is_loopback(host):
+        raise SiteError(
+            f"{host} can be reached from other machines: give each user a key ([keys] in the "
+            "configuration), or serve on 127.0.0.1"
+        )
+    try:
+        from hybridflow.emulator.web import listen
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            f"the emulated QPU needs {error.name}, which is not installed; install it with: "
+            "pip install 'hybridflow[emulator]'"
+        ) from error
+    async with open_service(config) as service:
+        try:
+            server, address = listen(service, host, port)
+        except OSError as error:
+            raise ResourceError(
+                f"port {port} of {host} cannot be had ({error.strerror}): choose another with "
+                "--port, or 0 for any that is free"
+            ) from error
+        ready(address)
+        await stop.wait()
+        server.stop()
+        await server.close_all_connections()

@@ -1,0 +1,76 @@
+"""Aer behind the emulated device: in a process of its own, since it holds the GIL.
+
+It is driven by one thread, in which also the device's time passes.
+"""
+
+import threading
+import time
+
+import msgspec
+
+from hybridflow.backends.jobs import Outcome, StoppedError
+from hybridflow.backends.process import BackendProcess
+from hybridflow.backends.timing import count_circuits
+from hybridflow.emulator.config import DeviceOptions
+from hybridflow.errors import BackendLostError, RequestCancelledError, VendorJobError
+from hybridflow.records import Batch, Capabilities, Resource, TargetSnapshot, Usage
+
+__all__ = ["Simulator"]
+
+_LOOK_SECONDS = 0.1
+
+
+class Simulator:
+    """Results and times of one device.
+
+    Parameters
+    ----------
+    name, options
+        Of the device.
+    """
+
+    def __init__(self, name: str, options: DeviceOptions) -> None:
+        self._options = options
+        resource = Resource(name=name, backend="aer", options=msgspec.to_builtins(options.aer))
+        self._aer = BackendProcess(resource, {})
+
+    def open(self) -> tuple[Capabilities, TargetSnapshot, dict[str, str]]:
+        """Start Aer; return what it can do, its target, and what identifies it."""
+        self._aer.acquire()
+        return self._aer.capabilities, self._aer.target(), self._aer.metadata()
+
+    def close(self) -> None:
+        """End Aer's process."""
+        self._aer.release()
+
+    def run(self, batch: Batch, stop: threading.Event) -> Outcome:
+        """Compute a batch's results, and let the device's time pass.
+
+        Raises
+        ------
+        StoppedError
+            If the event was set meanwhile.
+        HybridflowError
+            If it cannot be run.
+        """
+        started = time.monotonic()
+        try:
+            results, usage = self._compute(batch, stop)
+        except RequestCancelledError as error:
+            raise StoppedError from error
+        except BackendLostError as error:
+            raise VendorJobError(f"the device was interrupted: {error}", transient=True) from error
+        timing = self._options.timing
+        if timing.is_set:
+            seconds = timing.seconds(count_circuits(batch), usage.shots)
+            timing.last(started, seconds * self._options.time_scale, stop)
+            usage = Usage(qpu_seconds=seconds, shots=usage.shots)
+        return results, usage
+
+    def _compute(self, batch: Batch, stop: threading.Event) -> Outcome:
+        self._aer.acquire()  # it may have died under an earlier batch
+        job_id = self._aer.start(batch, tag="")
+        while not self._aer.status(job_id, wait=_LOOK_SECONDS).state.final:
+            if stop.is_set():
+                self._aer.stop(job_id)
+        return self._aer.result(job_id), self._aer.usage(job_id)

@@ -1,0 +1,154 @@
+"""``qpu_emulator``: an emulated QPU as a process of its own, for the length of a ``with`` block.
+
+What it executed is asked of the service itself, at the vendor's side of whatever is tested.
+"""
+
+import contextlib
+import json
+import os
+import select
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hybridflow.backends.emulator.client import Client
+from hybridflow.backends.emulator.messages import Execution, Faults
+from hybridflow.errors import AcquireError
+
+__all__ = ["QpuEmulator", "qpu_emulator"]
+
+_START_SECONDS, _END_SECONDS = 60.0, 10.0
+
+
+class QpuEmulator:
+    """A running service; :func:`qpu_emulator` makes it.
+
+    Attributes
+    ----------
+    url
+        Its address.
+    pid
+        Its process.
+    resources
+        Names of its resources.
+    """
+
+    def __init__(self, url: str, pid: int, resources: Sequence[str], key: str) -> None:
+        self.url = url
+        self.pid = pid
+        self.resources = tuple(resources)
+        self._key = key
+
+    @property
+    def site(self) -> str:
+        """The text of a site file with its resources."""
+        tables = (
+            f'[qpu."{name}"]\nbackend = "emulator"\nurl = "{self.url}"\n' for name in self.resources
+        )
+        return "\n".join(tables)
+
+    def log(self) -> list[Execution]:
+        """Return the vendor jobs that it was given, the oldest first."""
+        with self._client() as client:
+            return client.log()
+
+    def faults(self, **faults: Any) -> None:
+        """Switch faults on, and all others off: the fields of :class:`Faults`."""
+        with self._client() as client:
+            client.set_faults(Faults(**faults))
+
+    @contextlib.contextmanager
+    def _client(self) -> Iterator[Client]:
+        client = Client(self.url, self._key)
+        try:
+            yield client
+        finally:
+            client.close()
+
+
+@contextlib.contextmanager
+def qpu_emulator(
+    *resources: str, keys: Mapping[str, str] | None = None, **options: Any
+) -> Iterator[QpuEmulator]:
+    """Start an emulated QPU on a free port of this machine, and end it at the block's end.
+
+    It also ends when this process does, however that ends.
+
+    Parameters
+    ----------
+    resources
+        Names of its resources; without any, one named ``emulated``.
+    keys
+        The key of each user; without them, nobody is asked for one.
+    options
+        Of each resource: see :class:`hybridflow.emulator.DeviceOptions`.
+
+    Raises
+    ------
+    AcquireError
+        If it cannot be started; with its own words.
+
+    Examples
+    --------
+    >>> from hybridflow.testing import qpu_emulator
+    >>> with qpu_emulator("qpu", seconds_per_job=0.2) as emulator:
+    ...     print(emulator.log())
+    []
+    """
+    names = resources or ("emulated",)
+    keys = dict(keys or {})
+    with tempfile.TemporaryDirectory(prefix="hybridflow-emulator-") as folder:
+        config = Path(folder) / "config.json"
+        config.touch(mode=0o600)
+        config.write_text(json.dumps({"qpu": dict.fromkeys(names, options), "keys": keys}))
+        with _process(config) as process:
+            key = next(iter(keys.values()), "")
+            address = _address(process, _log_of(config))
+            yield QpuEmulator(address, process.pid, names, key)
+
+
+@contextlib.contextmanager
+def _process(config: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    command = [sys.executable, "-P", "-m", "hybridflow", "qpu-emulator", "--port", "0"]
+    with (
+        _log_of(config).open("wb") as log,
+        subprocess.Popen(
+            [*command, "--config", str(config), "--until-eof"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            process_group=0,  # Ctrl-C is for the tests
+        ) as process,
+    ):
+        try:
+            yield process
+        finally:
+            assert process.stdin is not None
+            process.stdin.close()
+            try:
+                process.wait(_END_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def _log_of(config: Path) -> Path:
+    return config.with_name("log")
+
+
+def _address(process: "subprocess.Popen[bytes]", log: Path) -> str:
+    assert process.stdout is not None
+    until, line = time.monotonic() + _START_SECONDS, b""
+    while b"\n" not in line:
+        left = max(0.0, until - time.monotonic())
+        ready = select.select([process.stdout], [], [], left)[0]
+        data = os.read(process.stdout.fileno(), 4096) if ready else b""
+        if not data:
+            raise AcquireError(
+                f"the emulated QPU did not start: {log.read_text(errors='replace').strip()}"
+            )
+        line += data
+    return line.partition(b"\n")[0].decode()
