@@ -2,29 +2,39 @@
 
 import functools
 import os
-import socket
 import subprocess
-import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from hybridflow.errors import ClusterError, InputError
-from hybridflow.slurm.cluster import sweeper
-from hybridflow.slurm.cluster.daemon import Daemon
+from hybridflow.slurm.cluster.accounting import add_account, start_accounting
+from hybridflow.slurm.cluster.daemons import Daemons
 from hybridflow.slurm.cluster.files import write_files
 from hybridflow.slurm.cluster.layout import Layout
+from hybridflow.slurm.cluster.network import answers_at, answers_on
 from hybridflow.slurm.cluster.ports import Ports
 from hybridflow.slurm.cluster.programs import find_programs
 from hybridflow.slurm.cluster.shape import Shape
 
 __all__ = ["SlurmCluster"]
 
-_LOOK_SECONDS = 0.05
-_GRACE_SECONDS = 5.0
+_UP = frozenset({"idle", "mixed", "allocated"})
+
+
+@dataclass(frozen=True)
+class _Running:
+    # What a cluster has from its start to its end.
+    layout: Layout
+    programs: Mapping[str, str]
+    ports: Ports
+    daemons: Daemons
+
+    @property
+    def environ(self) -> dict[str, str]:
+        return {"SLURM_CONF": str(self.layout.slurm_conf)}
 
 
 class SlurmCluster:
@@ -82,11 +92,9 @@ class SlurmCluster:
             accounting=accounting,
             settings=settings or {},
         )
-        self._wanted = folder
+        self._wanted_folder = folder
         self._timeout_seconds = timeout_seconds
-        self._layout: Layout | None = None
-        self._daemons: dict[str, Daemon] = {}
-        self._stack = ExitStack()
+        self._state: _Running | None = None
 
     @property
     def nodes(self) -> tuple[str, ...]:
@@ -96,15 +104,15 @@ class SlurmCluster:
     @property
     def folder(self) -> Path:
         """Where it lives; logs are in ``log/``."""
-        return self._place.folder
+        return self._running.layout.folder
 
     @property
     def environ(self) -> dict[str, str]:
         """What to add to ``os.environ`` so that Slurm's commands talk to this cluster."""
-        return {"SLURM_CONF": str(self._place.slurm_conf)}
+        return self._running.environ
 
     def start(self) -> Self:
-        """Start it and wait until all nodes are idle.
+        """Start it and wait until all nodes are up.
 
         Raises
         ------
@@ -113,11 +121,14 @@ class SlurmCluster:
         ClusterError
             If a daemon does not come up: which, and the end of its log.
         """
-        if self._layout is not None:
-            raise InputError(f"the cluster in {self._layout.folder} has been started already")
-        self._programs = find_programs(self.shape.accounting)
+        if self._state is not None:
+            raise InputError(f"the cluster in {self.folder} is running already")
+        programs = find_programs(self.shape.accounting)
+        layout = Layout.make(self._wanted_folder)
+        daemons = Daemons(layout, programs, self._timeout_seconds)
+        self._state = _Running(layout, programs, Ports(self._port_names), daemons)
         try:
-            self._start()
+            self._start_all()
         except BaseException:
             self.stop()
             raise
@@ -125,11 +136,10 @@ class SlurmCluster:
 
     def stop(self) -> None:
         """End it, with all its jobs, and remove its folder. May be called twice."""
-        for daemon in reversed(self._daemons.values()):
-            daemon.close()
-        self._daemons.clear()
-        self._stack.close()
-        self._layout = None
+        state, self._state = self._state, None
+        if state is not None:
+            state.daemons.close()
+            state.ports.close()
 
     def __enter__(self) -> Self:
         return self.start()
@@ -182,7 +192,7 @@ class SlurmCluster:
         ClusterError
             If it does not come up again.
         """
-        self._daemons.pop("slurmctld").close()
+        self._running.daemons.end("slurmctld")
         self._start_controller()
 
     def kill_node(self, name: str) -> None:
@@ -190,127 +200,83 @@ class SlurmCluster:
 
         Slurm notices after ``SlurmdTimeout`` seconds; until then the node's jobs look alive.
         """
-        self._daemons.pop(self._node_daemon(name)).kill()
+        self._running.daemons.kill(self._daemon_of(name))
 
     def start_node(self, name: str) -> None:
-        """Start a node again that was killed, and wait until it is idle.
+        """Start a node again that was killed, and wait until it is up.
 
         Raises
         ------
         ClusterError
             If it does not come up.
         """
-        self._start_node(name)
-        self._await_nodes([name])
+        self._start_nodes([name])
 
     # Starting
 
-    def _start(self) -> None:
-        self._layout = Layout.make(self._wanted)
-        self._keep_open = self._start_sweeper()
-        ports = self._stack.enter_context(Ports())
-        self._ports = {name: ports.take() for name in ("slurmctld", *self.nodes)}
-        write_files(self.shape, self._layout, self._ports)
-        self._start_munge()
-        self._start_controller()
-        for name in self.nodes:
-            self._start_node(name)
-        self._await_nodes(self.nodes)
+    @property
+    def _running(self) -> _Running:
+        if self._state is None:
+            raise InputError("the cluster is not running: use `with SlurmCluster(…) as cluster:`")
+        return self._state
 
-    def _start_sweeper(self) -> int:
-        reader, writer = os.pipe()
-        process = subprocess.Popen(
-            [sys.executable, "-I", "-S", sweeper.__file__, str(reader), str(self.folder)],
-            pass_fds=[reader],
-            stdin=subprocess.DEVNULL,
-            process_group=0,
-        )
-        os.close(reader)
-        self._stack.callback(process.wait)
-        self._stack.callback(os.close, writer)
-        return writer
+    @property
+    def _port_names(self) -> list[str]:
+        return ["slurmctld", *(["slurmdbd"] if self.shape.accounting else []), *self.nodes]
+
+    def _start_all(self) -> None:
+        state = self._running
+        write_files(self.shape, state.layout, state.ports.numbers)
+        self._start_munge()
+        if self.shape.accounting:
+            start_accounting(
+                state.layout, state.daemons, state.programs, state.ports.numbers["slurmdbd"]
+            )
+        self._start_controller()
+        if self.shape.accounting:
+            add_account(state.layout, state.programs)
+        self._start_nodes(self.nodes)
 
     def _start_munge(self) -> None:
-        place = self._place
-        self._start_daemon(
+        layout, daemons = self._running.layout, self._running.daemons
+        daemons.start(
             "munged",
             "munged",
             "--foreground",
-            f"--socket={place.munge_socket}",
-            f"--key-file={place.munge_key}",
-            f"--pid-file={place.folder / 'run' / 'munged.pid'}",
-            f"--seed-file={place.folder / 'keys' / 'munged.seed'}",
+            # A socket that its user alone can reach is an error to munged, unless told otherwise.
+            *([] if layout.open_to_all else ["--force"]),
+            f"--socket={layout.munge_socket}",
+            f"--key-file={layout.munge_key}",
+            f"--pid-file={layout.folder / 'run' / 'munged.pid'}",
+            f"--seed-file={layout.folder / 'keys' / 'munged.seed'}",
         )
-        self._await("munged", lambda: _answers(socket.AF_UNIX, str(place.munge_socket)))
+        daemons.wait("munged", lambda: answers_at(layout.munge_socket))
 
     def _start_controller(self) -> None:
-        self._start_daemon("slurmctld", "slurmctld", "-D")
-        self._await("slurmctld", self._controller_answers)
+        daemons = self._running.daemons
+        daemons.start("slurmctld", "slurmctld", "-D", **self.environ)
+        daemons.wait("slurmctld", self._controller_answers)
 
-    def _start_node(self, name: str) -> None:
-        if self._node_daemon(name) in self._daemons:
-            raise InputError(f"the node {name} is running already")
-        self._start_daemon(self._node_daemon(name), "slurmd", "-D", "-N", name)
+    def _start_nodes(self, names: Sequence[str]) -> None:
+        daemons = self._running.daemons
+        for name in names:
+            daemons.start(self._daemon_of(name), "slurmd", "-D", "-N", name, **self.environ)
+        for name in names:
+            daemons.wait(self._daemon_of(name), functools.partial(self._is_up, name))
 
-    def _start_daemon(self, name: str, program: str, *arguments: str, **variables: str) -> None:
-        place = self._place
-        self._daemons[name] = Daemon(
-            name,
-            [self._programs[program], *arguments],
-            # Nothing of the developer's: what a job sees is what its user submitted it with.
-            {"PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", **self.environ, **variables},
-            log=place.log / f"{name}.out",
-            keep_open=self._keep_open,
-            umask=0o777 & ~place.mode,
-            grace_seconds=_GRACE_SECONDS,
-        )
+    def _daemon_of(self, node: str) -> str:
+        if node not in self.nodes:
+            raise InputError(f"there is no node {node!r}; there are {', '.join(self.nodes)}")
+        return f"slurmd-{node}"
 
     def _controller_answers(self) -> bool:
-        ping = [self._programs["scontrol"], "ping"]
-        return "is UP" in self.run(ping, check=False).stdout
+        return "is UP" in self._ask("scontrol", "ping")
 
-    def _await_nodes(self, names: Sequence[str]) -> None:
-        for name in names:
-            self._await(self._node_daemon(name), functools.partial(self._is_ready, name))
-
-    def _is_ready(self, name: str) -> bool:
+    def _is_up(self, node: str) -> bool:
         # Slurm believes for a while that a node lives which was killed: ask its slurmd too.
-        if not _answers(socket.AF_INET, ("127.0.0.1", self._ports[name])):
+        if not answers_on(self._running.ports.numbers[node]):
             return False
-        query = [self._programs["sinfo"], "--noheader", f"--nodes={name}", "--format=%T"]
-        states = self.run(query, check=False).stdout.split()
-        return bool(states) and all(state in ("idle", "mixed", "allocated") for state in states)
+        return self._ask("sinfo", "--noheader", f"--nodes={node}", "--format=%T").strip() in _UP
 
-    def _await(self, name: str, ready: Callable[[], bool]) -> None:
-        daemon = self._daemons[name]
-        deadline = time.monotonic() + self._timeout_seconds
-        while not ready():
-            status = daemon.exit_status()
-            if status is not None:
-                raise ClusterError(
-                    f"{name} ended with exit status {status}; the end of its log:\n{daemon.tail()}"
-                )
-            if time.monotonic() > deadline:
-                raise ClusterError(
-                    f"{name} is not ready after {self._timeout_seconds:g} s; the end of its "
-                    f"log:\n{daemon.tail()}"
-                )
-            time.sleep(_LOOK_SECONDS)
-
-    def _node_daemon(self, name: str) -> str:
-        if name not in self.nodes:
-            raise InputError(f"there is no node {name!r}; there are {', '.join(self.nodes)}")
-        return f"slurmd-{name}"
-
-    @property
-    def _place(self) -> Layout:
-        if self._layout is None:
-            raise InputError("the cluster is not running: use `with SlurmCluster(…) as cluster:`")
-        return self._layout
-
-
-def _answers(family: socket.AddressFamily, address: str | tuple[str, int]) -> bool:
-    with socket.socket(family) as probe, suppress(OSError):
-        probe.connect(address)
-        return True
-    return False
+    def _ask(self, program: str, *arguments: str) -> str:
+        return self.run([self._running.programs[program], *arguments], check=False).stdout

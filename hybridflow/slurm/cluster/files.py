@@ -1,6 +1,6 @@
 """The configuration files of a local cluster: from its shape to text.
 
-``slurm.conf`` beside this module is the template; everything else is a few lines.
+The templates ``slurm.conf`` and ``slurmdbd.conf`` stand beside this module.
 """
 
 import os
@@ -31,16 +31,20 @@ def write_files(shape: Shape, layout: Layout, ports: Mapping[str, int]) -> None:
     layout
         Where the files go.
     ports
-        The port of slurmctld, by that name, and of each node's slurmd, by the node's.
+        The port of each daemon: of ``slurmctld``, ``slurmdbd``, and of each node by its name.
     """
     _write(layout.munge_key, secrets.token_bytes(128), 0o600)
+    fields = _fields(shape, layout, ports)
     files = {
-        "slurm.conf": _slurm_conf(shape, layout, ports),
+        "slurm.conf": _template("slurm.conf").substitute(fields),
         "gres.conf": "".join(_gres(shape)),
         "plugstack.conf": "",
     }
     for name, text in files.items():
         _write(layout.etc / name, text.encode(), layout.mode & 0o666)
+    if shape.accounting:
+        text = _template("slurmdbd.conf").substitute(fields)
+        _write(layout.etc / "slurmdbd.conf", text.encode(), 0o600)
 
 
 def _write(file: Path, content: bytes, mode: int) -> None:
@@ -50,26 +54,49 @@ def _write(file: Path, content: bytes, mode: int) -> None:
         stream.write(content)
 
 
-def _slurm_conf(shape: Shape, layout: Layout, ports: Mapping[str, int]) -> str:
-    template = Template((resources.files(__package__) / "slurm.conf").read_text())
+def _template(name: str) -> Template:
+    return Template((resources.files(__package__) / name).read_text())
+
+
+def _fields(shape: Shape, layout: Layout, ports: Mapping[str, int]) -> dict[str, object]:
     host = socket.gethostname().partition(".")[0]
-    return template.substitute(
-        cluster="hybridflow",
-        host=host,
-        user=pwd.getpwuid(os.geteuid()).pw_name,
-        controller_port=ports["slurmctld"],
-        munge_socket=layout.munge_socket,
-        etc=layout.etc,
-        log=layout.log,
-        run=layout.folder / "run",
-        state=layout.folder / "state",
-        spool=layout.folder / "spool",
-        settings=_lines(shape.settings),
-        accounting=_lines({"AccountingStorageType": "accounting_storage/none"}),
-        licenses=_lines({"Licenses": _counts(shape.licenses)} if shape.licenses else {}),
-        nodes="\n".join(_nodes(shape, host, ports)),
-        partitions="\n".join(_partitions(shape)),
-    )
+    return {
+        "host": host,
+        "user": pwd.getpwuid(os.geteuid()).pw_name,
+        "controller_port": ports["slurmctld"],
+        "accounting_port": ports.get("slurmdbd"),
+        "munge_socket": layout.munge_socket,
+        "etc": layout.etc,
+        "log": layout.log,
+        "run": layout.folder / "run",
+        "state": layout.folder / "state",
+        "spool": layout.folder / "spool",
+        "settings": _lines(shape.settings),
+        "accounting": _lines(_accounting(shape, layout, ports)),
+        "licenses": _lines({"Licenses": _counts(shape.licenses)} if shape.licenses else {}),
+        "nodes": "\n".join(_nodes(shape, host, ports)),
+        "partitions": "\n".join(_partitions(shape)),
+    }
+
+
+def _accounting(shape: Shape, layout: Layout, ports: Mapping[str, int]) -> dict[str, str]:
+    if not shape.accounting:
+        return {"AccountingStorageType": "accounting_storage/none"}
+    return {
+        "AccountingStorageType": "accounting_storage/slurmdbd",
+        "AccountingStorageHost": "127.0.0.1",
+        "AccountingStoragePort": str(ports["slurmdbd"]),
+        # Not a password: where to find munge, for connections to slurmdbd.
+        "AccountingStoragePass": str(layout.munge_socket),
+        "AccountingStorageTRES": ",".join(_tres(shape)),
+        "AccountingStoreFlags": "job_comment",
+    }
+
+
+def _tres(shape: Shape) -> Iterator[str]:
+    yield "gres/qpu"
+    yield from (f"gres/qpu:{name}" for name in shape.qpus)
+    yield from (f"license/{name}" for name in shape.licenses)
 
 
 def _lines(settings: Mapping[str, str]) -> str:

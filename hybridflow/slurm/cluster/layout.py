@@ -97,6 +97,11 @@ class Layout:
         return self.folder / "keys" / "munge.key"
 
     @property
+    def database(self) -> Path:
+        """Folder of MariaDB's data."""
+        return self.folder / "db" / "data"
+
+    @property
     def database_socket(self) -> Path:
         """The socket of MariaDB."""
         return self.folder / "db" / "socket"

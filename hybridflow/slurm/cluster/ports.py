@@ -9,9 +9,7 @@ import contextlib
 import errno
 import random
 import socket
-from collections.abc import Iterator
-from types import TracebackType
-from typing import Self
+from collections.abc import Iterator, Sequence
 
 from hybridflow.errors import ClusterError
 
@@ -22,21 +20,35 @@ _FIRST, _LAST = 17_000, 32_000
 
 
 class Ports:
-    """Reserved ports; a context manager that gives them back."""
+    """One reserved port a name, until it is closed.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    names
+        Whom the ports are for.
+
+    Attributes
+    ----------
+    numbers
+        The port of each.
+
+    Raises
+    ------
+    ClusterError
+        If there are not enough.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
         self._stack = contextlib.ExitStack()
-        self._candidates = _candidates()
+        candidates = iter(random.sample(range(_FIRST, _LAST), _LAST - _FIRST))
+        self.numbers = {name: self._reserve(candidates) for name in names}
 
-    def take(self) -> int:
-        """Reserve one more port.
+    def close(self) -> None:
+        """Give all ports back."""
+        self._stack.close()
 
-        Raises
-        ------
-        ClusterError
-            If there is none left.
-        """
-        for port in self._candidates:
+    def _reserve(self, candidates: Iterator[int]) -> int:
+        for port in candidates:
             holder = socket.socket()
             try:
                 # Alone at first, then shared: two clusters that look at once never get one port.
@@ -53,23 +65,3 @@ class Ports:
             f"no port of {_FIRST} to {_LAST} is free for a daemon of Slurm: end clusters that are "
             "not needed (`hybridflow cluster down`)"
         )
-
-    def close(self) -> None:
-        """Give all ports back."""
-        self._stack.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-
-def _candidates() -> Iterator[int]:
-    # In random order, so that clusters that start at one time rarely want the same.
-    yield from random.sample(range(_FIRST, _LAST), _LAST - _FIRST)
