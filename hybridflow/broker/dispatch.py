@@ -101,6 +101,8 @@ class Dispatcher:
         self._backend = backend
         self._capabilities: Capabilities = backend.capabilities
         self._lanes = max(1, min(self._capabilities.lanes, resource.max_in_flight))
+        # To run work again costs nothing: its job has died with the backend, and nobody bills it.
+        self._is_free = self._capabilities.simulator and not self._capabilities.durable_jobs
         self._queue = queue
         self._limits = limits
         self._events = log
@@ -208,7 +210,7 @@ class Dispatcher:
     def _lane_free(self) -> bool:
         # Work under which a simulator was lost runs alone: when that happens again, it is guilty.
         suspects = [job.work for job in self._running] + list(self._again)[:1]
-        alone = self._capabilities.simulator and any(work.losses for work in suspects)
+        alone = self._is_free and any(work.losses for work in suspects)
         return len(self._running) < (1 if alone else self._lanes)
 
     def _next_work(self) -> Work | None:
@@ -287,7 +289,7 @@ class Dispatcher:
                 if job in self._running:
                     self._running.remove(job)
                 self._book(job, str(error))
-                self._fail(job, _ours(error), may_repeat=self._capabilities.simulator)
+                self._fail(job, _ours(error), may_repeat=self._is_free)
                 return
         if not ended:
             # The backend may have answered at once.
@@ -327,7 +329,7 @@ class Dispatcher:
         except Exception as unreadable:
             self._book(job, str(unreadable))
             # A device has run it: that is paid for only once.
-            self._fail(job, _ours(unreadable), may_repeat=self._capabilities.simulator)
+            self._fail(job, _ours(unreadable), may_repeat=self._is_free)
             return
         self._deliver(job, results, self._book(job), run_seconds)
 
@@ -462,9 +464,9 @@ class Dispatcher:
             self._running.append(job)
             return
         self._book(job, str(error))
-        if can.simulator and job.work.losses == 1:
+        if self._is_free and job.work.losses == 1:
             self._again.append(job.work)
-        elif can.simulator and len(job.work.entries) > 1:
+        elif self._is_free and len(job.work.entries) > 1:
             # Lost twice under the same work: one of the requests may be what kills the backend.
             self._again.extend(job.work.halves())
         else:
