@@ -31,9 +31,9 @@ from hybridflow.errors import (
 )
 from hybridflow.events import TaskEnded, TaskStarted, read_events
 from hybridflow.pools import Pools, open_pools
-from hybridflow_dask.labels import QPU
+from hybridflow_dask.labels import PROCESSES, QPU
 from hybridflow_dask.pools import ClassicalPool, DaskPool
-from hybridflow_dask.worker import PROCESSES, HybridWorkerPlugin
+from hybridflow_dask.worker import HybridWorkerPlugin
 
 SECONDS = 60
 

@@ -16,6 +16,7 @@ from distributed import Client, Event, Future, Nanny, Scheduler, Worker, get_wor
 from distributed.utils_test import gen_cluster
 
 import hybridflow as hf
+from hybridflow import environment
 from hybridflow.errors import InputError, NoSlotError, TaskError
 from hybridflow_dask import HybridPlugin, admission, quantum
 
@@ -31,6 +32,7 @@ def worker(name: str, threads: int = 1, **resources: float) -> dict[str, Any]:
 
 CLASSICAL = worker("classical")
 QUANTUM = worker("quantum", 2, QPU=2, QPU_aer=2)
+IN_SLOT = QUANTUM | {"env": {environment.BROKER: "/run/slot"}}  # for a process of its own
 
 
 def cluster(
@@ -313,10 +315,40 @@ async def test_without_a_quantum_worker_tasks_fail(client: Client, scheduler: Sc
 
 @cluster(CLASSICAL, QUANTUM, no_slot_seconds=0.3)
 async def test_nobody_offers_what_is_asked_for(client: Client, scheduler: Scheduler) -> None:
-    with quantum("moon"), pytest.raises(NoSlotError, match="QPU-moon=1"):
+    declared = r"what the quantum workers have: QPU=2, QPU-aer=2"
+    start = r'--resource moon -- dask worker ADDRESS --resources "QPU=1 QPU-moon=1"'
+    with quantum("moon"), pytest.raises(NoSlotError, match=rf"QPU-moon=1; {declared}.*{start}"):
         await client.submit(sample)
-    with pytest.raises(NoSlotError, match="QPU=100"):
-        await client.submit(sample, resources={"QPU": 100})
+
+
+@cluster(CLASSICAL, QUANTUM, no_slot_seconds=None)
+async def test_more_than_a_slot_has_fails_at_once(client: Client, scheduler: Scheduler) -> None:
+    for label in ("QPU", "QPU-aer"):
+        with pytest.raises(InputError, match=rf"{label}=1000.* more than.*QPU=2, QPU-aer=2"):
+            await client.submit(sample, resources={label: 1000}, workers=["quantum"])
+    assert await client.submit(sample) == "quantum"
+
+
+@cluster(
+    CLASSICAL, QUANTUM, no_slot_seconds=None, outlook=lambda asked: asked == {"QPU": 4, "QPU-b": 4}
+)
+async def test_a_larger_slot_on_its_way_is_waited_for(client: Client, scheduler: Scheduler) -> None:
+    future = client.submit(sample, resources={"QPU": 4, "QPU-b": 4})
+    with pytest.raises(InputError):
+        await client.submit(sample, resources={"QPU": 5})
+    assert future.status == "pending"
+    async with Worker(scheduler.address, name="b", resources={"QPU": 4, "QPU-b": 4}):
+        assert await future == "b"
+
+
+@cluster(CLASSICAL, QUANTUM, no_slot_seconds=None)
+async def test_no_quantum_task_can_be_pinned_outside_slots(
+    client: Client, scheduler: Scheduler
+) -> None:
+    with pytest.raises(InputError, match=r"restricted to classical workers.*drop `workers=`"):
+        await client.submit(sample, workers=["classical"])
+    both_of_them = list(scheduler.workers)
+    assert await client.submit(sample, workers=both_of_them) == "quantum"
 
 
 @cluster(CLASSICAL)
@@ -339,6 +371,38 @@ async def test_without_classical_workers_tasks_fail(client: Client, scheduler: S
         with pytest.raises(TaskError, match=r"quantum workers only.*classical worker"):
             await future
     assert await client.submit(sample, 1) == "quantum"
+
+
+@cluster(worker("plain"), worker("large", CPU=4), QUANTUM, no_worker_seconds=0.3)
+async def test_what_no_classical_worker_has_is_not_waited_for(
+    client: Client, scheduler: Scheduler
+) -> None:
+    have = r"have: CPU=4 \(1 of them\); nothing \(1 of them\)"
+    for asked, text in (
+        ({"GPU": 1}, "GPU=1"),
+        ({"CPU": 5}, "CPU=5"),
+        ({"GPU": 1, "CPU": 1}, "GPU=1, CPU=1"),
+    ):
+        with pytest.raises(TaskError, match=rf"classical task.*asks for .*{text};.*{have}"):
+            await client.submit(place, resources=asked, pure=False)
+    with pytest.raises(TaskError, match=r"asks for one of the workers tcp://127\.0\.0\.1:1;"):
+        await client.submit(place, workers=["tcp://127.0.0.1:1"], pure=False)
+    assert await client.submit(place, resources={"CPU": 4}) == "large"
+    assert not plugin_of(scheduler)._stranded
+
+
+@cluster(CLASSICAL)
+async def test_a_late_worker_that_fits_gets_what_waits(
+    client: Client, scheduler: Scheduler
+) -> None:
+    futures = [
+        client.submit(place, 1, resources={"GPU": 1}),
+        client.submit(place, 2, workers=["gpu"]),
+    ]
+    await until(lambda: len(plugin_of(scheduler)._stranded) == 2)
+    async with Worker(scheduler.address, name="gpu", host="127.0.0.2", resources={"GPU": 1}):
+        assert await client.gather(futures) == ["gpu", "gpu"]
+        assert not plugin_of(scheduler)._stranded
 
 
 @cluster(QUANTUM)
@@ -433,7 +497,7 @@ async def test_quantum_workers_that_are_needed_stay(client: Client, scheduler: S
 def test_a_killed_worker_costs_what_ran(tmp_path: Path) -> None:
     """Of 50 tasks, two have run when their worker is killed: all end well, two begin again."""
 
-    @cluster(CLASSICAL, QUANTUM, kind=Nanny)
+    @cluster(CLASSICAL, IN_SLOT, kind=Nanny)
     async def check(client: Client, scheduler: Scheduler) -> None:
         futures = client.map(partial(note_and_wait, tmp_path), range(50))
         await until(lambda: len(list(tmp_path.iterdir())) == 2)
@@ -470,6 +534,28 @@ async def test_bad_annotations(client: Client, scheduler: Scheduler) -> None:
         await client.compute(dask.delayed(both)(last))
     assert await client.submit(sample) == "quantum"
     assert await client.submit(place) == "classical"
+
+
+@pytest.mark.parametrize("asked", [["QPU"], "QPU", {"QPU"}, 1, {"QPU": "one"}, {"GPU": None}])
+def test_resources_that_mean_nothing_are_refused_where_they_are_said(asked: Any) -> None:
+    @cluster(CLASSICAL, QUANTUM)
+    async def check(client: Client, scheduler: Scheduler) -> None:
+        for say in (client.submit, client.map):
+            with pytest.raises(InputError, match=r'the call of \'place\'.*resources={"QPU": 1}'):
+                say(place, [1], resources=asked)
+
+    check()
+
+
+@cluster(CLASSICAL, QUANTUM)
+async def test_processes_are_not_for_quantum_tasks(client: Client, scheduler: Scheduler) -> None:
+    with dask.annotate(executor="hybridflow"):
+        marked = client.submit(sample)
+        with quantum():
+            annotated = client.submit(place)
+    for future in (marked, annotated):
+        with pytest.raises(TaskError, match=r"executor='hybridflow'.*no way to the QPU"):
+            await future
 
 
 @pytest.mark.parametrize("name", ["", 3, ["aer"]])
@@ -539,7 +625,7 @@ async def test_registering_again_changes_nothing(client: Client, scheduler: Sche
     assert plugin_of(scheduler) is plugin
 
 
-@cluster(CLASSICAL, QUANTUM, kind=Nanny)
+@cluster(CLASSICAL, IN_SLOT, kind=Nanny)
 async def test_a_restart_forgets_what_waits(client: Client, scheduler: Scheduler) -> None:
     futures: list[Future[Any]] = client.map(partial(sample_when, "go"), range(5))
     await until(lambda: len(scheduler.unrunnable) == 3)

@@ -1,16 +1,32 @@
 """What Dask's users know from their workers holds in ours, too."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
+import dask
+import dask.bag
 import numpy as np
 import pytest
-from distributed import Client, get_worker, secede, worker_client
+from distributed import (
+    Client,
+    LocalCluster,
+    Scheduler,
+    SpecCluster,
+    get_worker,
+    secede,
+    worker_client,
+)
 from distributed.protocol import deserialize, serialize, to_serialize
+from qiskit import QuantumCircuit
 
 import hybridflow as hf
-from hybridflow.errors import TaskExitError
-from hybridflow_dask import HybridCluster
+from hybridflow.environment import ENGINE_WORKER_MARKERS, ROLE
+from hybridflow.errors import NoSlotError, TaskExitError
+from hybridflow_dask import HybridCluster, quantum
 from hybridflow_dask.results import in_one_piece
 
 pytestmark = pytest.mark.timeout(100)
@@ -105,3 +121,68 @@ def test_counts_travel_in_one_piece() -> None:
     assert len(frames) == 1
     found = deserialize(header, frames)
     assert (type(found), found) == (dict, counts)
+
+
+# --- workers that are not ours --------------------------------------------------------------------
+
+
+def simulate(*_: object) -> int:
+    """Sample without a mark."""
+    bell = QuantumCircuit(2)
+    bell.h(0)
+    bell.cx(0, 1)
+    bell.measure_all()
+    counts = hf.Sampler().run([bell], shots=10).result()[0].data.meas.get_counts()
+    return sum(counts.values())
+
+
+@hf.quantum_task
+def marked(*_: object) -> int:
+    return simulate()
+
+
+@pytest.fixture(scope="module")
+def bare() -> Iterator[Client]:
+    """A cluster started by hand, without anything of ours: workers with and without a nanny."""
+    about = {"dashboard_address": "127.0.0.1:0", "host": "127.0.0.1", "port": 0}
+    command = [sys.executable, "-m", "distributed.cli.dask_worker", "--nthreads", "1"]
+    quiet = ["--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0"]
+    environ = {k: v for k, v in os.environ.items() if k not in (ROLE, *ENGINE_WORKER_MARKERS)}
+    with SpecCluster({}, {"cls": Scheduler, "options": about}) as cluster, ExitStack() as stack:
+        for kind in ("nanny", "no-nanny"):
+            process = subprocess.Popen(
+                [*command, *quiet, f"--{kind}", "--name", kind, cluster.scheduler_address],
+                env=environ | {"PYTHONPATH": str(Path(__file__).parent)},
+                stderr=subprocess.DEVNULL,
+            )
+            stack.callback(process.wait, 30)
+            stack.callback(process.terminate)
+        client = stack.enter_context(Client(cluster))
+        client.wait_for_workers(2, timeout=60)
+        yield client
+
+
+@pytest.mark.parametrize("kind", ["nanny", "no-nanny"])
+@pytest.mark.parametrize("function", [simulate, marked])
+def test_a_worker_without_a_slot_never_simulates(bare: Client, kind: str, function: object) -> None:
+    future = bare.submit(function, workers=[kind], pure=False)
+    with pytest.raises(NoSlotError, match="hybridflow slot run"):
+        future.result(60)
+
+
+def test_an_annotation_that_got_lost_is_no_simulation(bare: Client) -> None:
+    with quantum():
+        steps = dask.bag.from_sequence(range(2)).map(simulate)
+    with pytest.raises(NoSlotError, match=r"hybridflow\.quantum_task"):
+        steps.compute()
+
+
+def test_a_cluster_inside_a_notebook_simulates() -> None:
+    """Its workers are threads of a plain program."""
+    options = {"processes": False, "dashboard_address": None}
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, **options) as cluster,
+        Client(cluster) as it,
+    ):
+        assert it.submit(simulate).result(60) == 10
+    assert simulate() == 10

@@ -178,7 +178,7 @@ def test_which_backend_may_drive_which_type(backend: str, kind: str, wrong: bool
     "variable",
     [
         "SLURM_SPANK__SLURM_SPANK_OPTION_spank_qrmi_qpu",
-        "SLURM_SPANK__SLURM_SPANK_OPTION_spank_hybridflow_qpu",
+        "SLURM_SPANK__SLURM_SPANK_OPTION_hybridflow_qpu",
     ],
 )
 def test_asked_for_but_not_acquired(variable: str) -> None:

@@ -19,15 +19,17 @@ if TYPE_CHECKING:
     from hybridflow_dask.annotations import quantum
     from hybridflow_dask.cluster import HybridCluster
     from hybridflow_dask.scheduler import HybridPlugin
+    from hybridflow_dask.worker import HybridWorkerPlugin
 
 # Imported when first used: a worker needs none of them.
 _HOME = {
     "HybridCluster": "hybridflow_dask.cluster",
     "HybridPlugin": "hybridflow_dask.scheduler",
+    "HybridWorkerPlugin": "hybridflow_dask.worker",
     "quantum": "hybridflow_dask.annotations",
 }
 
-__all__ = ["HybridCluster", "HybridPlugin", "quantum"]
+__all__ = ["HybridCluster", "HybridPlugin", "HybridWorkerPlugin", "quantum"]
 
 
 def __getattr__(name: str) -> Any:

@@ -5,11 +5,22 @@ A quantum worker declares two Dask resources, each with the number of its tasks 
 must have that resource. A classical worker declares neither.
 """
 
-__all__ = ["CLASSICAL", "QPU", "QUANTUM", "is_qpu_label", "resource_label", "resource_of"]
+__all__ = [
+    "CLASSICAL",
+    "PROCESSES",
+    "QPU",
+    "QUANTUM",
+    "is_qpu_label",
+    "resource_label",
+    "resource_of",
+]
 
 QUANTUM = "quantum"
 CLASSICAL = "classical"
 QPU = "QPU"
+
+PROCESSES = "hybridflow"
+"""Name of the executor that runs classical tasks in processes."""
 
 _PREFIX = f"{QPU}-"
 

@@ -34,9 +34,9 @@ from hybridflow.site import Site
 from hybridflow.tasks import as_task, is_quantum_task, task_name
 from hybridflow_dask import circuits
 from hybridflow_dask.cluster import HybridCluster
-from hybridflow_dask.labels import QPU, resource_label
+from hybridflow_dask.labels import PROCESSES, QPU, resource_label
 from hybridflow_dask.pickles import dumps
-from hybridflow_dask.worker import PROCESSES, RECORDED
+from hybridflow_dask.worker import RECORDED
 
 __all__ = ["ClassicalPool", "DaskPool", "QuantumPool", "open_dask_pools"]
 

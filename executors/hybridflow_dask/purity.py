@@ -2,7 +2,8 @@
 
 Dask takes equal calls for one: the key of a task is made of its function and arguments. Here the
 token of a marked function is a new one each time, and ``Client.submit`` and ``Client.map`` are
-impure for quantum tasks unless ``pure=True`` is said, there or in ``quantum(pure=True)``.
+impure for quantum tasks unless ``pure=True`` is said, there or in ``quantum(pure=True)``. They also
+refuse ``resources=`` that mean nothing, where Dask's own have an assertion without words.
 """
 
 import functools
@@ -17,7 +18,8 @@ from dask.base import get_annotations
 from dask.tokenize import normalize_object, normalize_token
 from distributed import Client
 
-from hybridflow.tasks import is_quantum_task
+from hybridflow.tasks import is_quantum_task, task_name
+from hybridflow_dask import amounts
 from hybridflow_dask.labels import is_qpu_label
 
 __all__ = ["asked", "install"]
@@ -76,8 +78,11 @@ def _impure(method: Callable[..., Any]) -> Callable[..., Any]:
         pure: bool | None = None,
         **kwargs: Any,
     ) -> Any:
+        resources = kwargs.get("resources")
+        if resources is not None and not callable(resources):
+            amounts.check(resources, f"the call of {task_name(func)!r}")
         if pure is None:
-            pure = _asked.get() or not _is_quantum(func, kwargs.get("resources"))
+            pure = _asked.get() or not _is_quantum(func, resources)
         with asked(pure or None):
             return method(client, func, *args, pure=pure, **kwargs)
 

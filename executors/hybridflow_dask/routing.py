@@ -1,14 +1,13 @@
 """Decides from a task itself, and from its annotation, whether it is a quantum task."""
 
-import math
 from collections.abc import Mapping
-from numbers import Real
 from typing import Any
 
 from dask._task_spec import GraphNode
 from dask.typing import Key
 
 from hybridflow.errors import InputError, TaskError
+from hybridflow_dask import amounts
 from hybridflow_dask.graphs import Kind, Step, steps
 from hybridflow_dask.labels import QPU, is_qpu_label, resource_of
 
@@ -62,13 +61,8 @@ def restrictions(
 
 
 def _check(key: Key, asked: Mapping[str, Any], known: Mapping[str, int] | None) -> None:
-    for label, amount in asked.items():
-        number = isinstance(amount, Real) and not isinstance(amount, bool)
-        if not number or not math.isfinite(amount) or amount <= 0:
-            raise InputError(
-                f"the annotation of the task {key!r} asks for {amount!r} of {label!r}: the amount "
-                'of a resource is a number above 0, as in `dask.annotate(resources={"QPU": 1})`'
-            )
+    amounts.check(asked, f"the annotation of the task {key!r}")
+    for label in asked:
         name = resource_of(label)
         if name and known is not None and name not in known:
             raise InputError(

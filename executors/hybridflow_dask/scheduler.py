@@ -23,11 +23,11 @@ from distributed.diagnostics.plugin import SchedulerPlugin
 from distributed.scheduler import Scheduler, TaskState, WorkerState
 from tornado.ioloop import PeriodicCallback
 
-from hybridflow.errors import HybridflowError, NoSlotError, TaskError
-from hybridflow_dask import circuits, purity
+from hybridflow.errors import HybridflowError, InputError, TaskError
+from hybridflow_dask import circuits, purity, shortage
 from hybridflow_dask.admission import Admission, examine, is_quantum_worker
 from hybridflow_dask.backlog import Backlog
-from hybridflow_dask.labels import QPU, is_qpu_label
+from hybridflow_dask.labels import PROCESSES, QPU, is_qpu_label
 from hybridflow_dask.routing import holds_quantum_step, restrictions
 from hybridflow_dask.view import View, amounts, is_quantum
 
@@ -98,6 +98,7 @@ class HybridPlugin(SchedulerPlugin):
         self._told: dict[WorkerState, str] = {}
         self._will_release = False
         self._lacking_since: dict[Hashable, float] = {}
+        self._stranded: dict[TaskState, float] = {}
         self._alone_since: float | None = None
         self._view = View(scheduler, self._admission, self._room)
         self._view.put_on()
@@ -133,6 +134,7 @@ class HybridPlugin(SchedulerPlugin):
         """Forget all tasks, as the scheduler does."""
         self._backlog.clear()
         self._refused.clear()
+        self._stranded.clear()
         self._lacking_since.clear()
 
     # --- tasks: where they may run ---------------------------------------------------------------
@@ -150,7 +152,7 @@ class HybridPlugin(SchedulerPlugin):
                 asked = {k: v for k, v in asked.items() if not is_qpu_label(k)}
             try:
                 ts.resource_restrictions = restrictions(ts.key, ts.run_spec, asked, self._slots)
-                self._check_pinned(ts)
+                self._check_place(ts)
             except HybridflowError as error:
                 self._refused[ts.key] = error
                 ts.resource_restrictions = {QPU: 1}  # so that Dask asks where it may run: nowhere
@@ -166,15 +168,27 @@ class HybridPlugin(SchedulerPlugin):
         marked = sum(holds_quantum_step(ts.run_spec) for ts in runnable)
         return 0 < marked < len(runnable)
 
-    def _check_pinned(self, ts: TaskState) -> None:
-        if is_quantum(ts) or not ts.worker_restrictions or ts.loose_restrictions:
-            return
-        quantum = {ws.address for ws in self._admission.members}
-        if ts.worker_restrictions <= quantum:
+    def _check_place(self, ts: TaskState) -> None:
+        if is_quantum(ts) and (ts.annotations or {}).get("executor") == PROCESSES:
             raise TaskError(
-                f"the classical task {ts.key!r} is restricted to quantum workers "
-                f"({', '.join(sorted(ts.worker_restrictions))}), where only quantum tasks run: "
-                "mark its function with @hybridflow.quantum_task, or drop `workers=`"
+                f"the quantum task {ts.key!r} is annotated with `executor={PROCESSES!r}`, whose "
+                "processes are for classical tasks and have no way to the QPU: build it outside "
+                "that annotation"
+            )
+        if not ts.worker_restrictions or ts.host_restrictions or ts.loose_restrictions:
+            return
+        named = ", ".join(sorted(ts.worker_restrictions))
+        quantum = {ws.address for ws in self._admission.members}
+        if is_quantum(ts) and ts.worker_restrictions <= set(self._scheduler.workers) - quantum:
+            raise InputError(
+                f"the quantum task {ts.key!r} is restricted to classical workers ({named}), which "
+                "are in no QPU slot: drop `workers=`, or name quantum workers"
+            )
+        if not is_quantum(ts) and ts.worker_restrictions <= quantum:
+            raise TaskError(
+                f"the classical task {ts.key!r} is restricted to quantum workers ({named}), where "
+                "only quantum tasks run: mark its function with @hybridflow.quantum_task, or drop "
+                "`workers=`"
             )
 
     def _room(self, ts: TaskState, valid: set[WorkerState]) -> set[WorkerState]:
@@ -189,8 +203,8 @@ class HybridPlugin(SchedulerPlugin):
         """Keep the books of quantum tasks that wait for room, and of room."""
         ts = self._scheduler.tasks[key]
         if not is_quantum(ts):
-            return
-        if key in self._refused:
+            self._follow_classical(ts, start, finish)
+        elif key in self._refused:
             self._follow_refused(ts, finish)
         elif finish == "no-worker":
             self._backlog.add(ts)
@@ -198,6 +212,12 @@ class HybridPlugin(SchedulerPlugin):
             self._backlog.discard(ts)
         elif start == "processing":
             self._release_soon()
+
+    def _follow_classical(self, ts: TaskState, start: str, finish: str) -> None:
+        if finish == "no-worker" and _is_restricted(ts):
+            self._stranded[ts] = monotonic()
+        elif start == "no-worker":
+            self._stranded.pop(ts, None)
 
     def _release_soon(self) -> None:
         # Not inside a transition: the scheduler is in the midst of others.
@@ -289,6 +309,7 @@ class HybridPlugin(SchedulerPlugin):
         now = monotonic()
         self._fail_without_slot(now)
         self._fail_without_classical_worker(now)
+        self._fail_without_fitting_worker(now)
 
     def _fail_without_slot(self, now: float) -> None:
         lacking: dict[Hashable, float] = {}
@@ -297,10 +318,15 @@ class HybridPlugin(SchedulerPlugin):
             first = next(iter(tasks))
             if self._could_run(first) or self._is_settled(amounts(first), tasks):
                 continue
-            lacking[name] = since = self._lacking_since.get(name, now)
-            if self._no_slot_seconds is not None and now - since >= self._no_slot_seconds:
+            if able := self._able(first):
                 for ts in list(tasks):
-                    self._fail(ts, self._no_slot_error(ts))
+                    self._fail(ts, shortage.too_much(ts, able))
+                continue
+            lacking[name] = since = self._lacking_since.get(name, now)
+            limit = self._no_slot_seconds
+            if limit is not None and now - since >= limit:
+                for ts in list(tasks):
+                    self._fail(ts, shortage.no_slot(ts, self._admission, limit))
         self._lacking_since = lacking
 
     def _is_settled(self, asked: Mapping[str, float], tasks: Iterable[TaskState]) -> bool:
@@ -320,29 +346,31 @@ class HybridPlugin(SchedulerPlugin):
 
     def _could_run(self, ts: TaskState) -> bool:
         return any(
-            not self._admission.reasons.get(ws) and _satisfies(ws, ts)
+            not self._admission.reasons.get(ws) and self._is_near(ws, ts) and _satisfies(ws, ts)
             for ws in self._admission.members
         )
 
-    def _no_slot_error(self, ts: TaskState) -> NoSlotError:
-        asked = ", ".join(f"{label}={amount:g}" for label, amount in amounts(ts).items())
-        reasons = [
-            f"{ws.name} ({reason})" for ws, reason in self._admission.reasons.items() if reason
-        ]
-        unused = f"; these quantum workers get no task: {', '.join(reasons)}" if reasons else ""
-        return NoSlotError(
-            f"for {self._no_slot_seconds:g} s there was no quantum worker for the task {ts.key!r}, "
-            f"which asks for {asked}{unused}; start one with `cluster.scale(quantum=1)`, or by "
-            "hand with `hybridflow slot run -- dask worker ADDRESS --resources QPU=1`"
-        )
+    def _is_near(self, ws: WorkerState, ts: TaskState) -> bool:
+        # As Dask has it: a worker that is named, or any on a host that is.
+        if not ts.worker_restrictions and not ts.host_restrictions:
+            return True
+        hosts = map(self._scheduler.coerce_hostname, ts.host_restrictions or ())
+        return ws.address in (ts.worker_restrictions or ()) or ws.host in hosts
+
+    def _able(self, ts: TaskState) -> list[WorkerState]:
+        # What could run the task if it asked for less; none if one that gets no task yet has all.
+        near = [ws for ws in self._admission.members if self._is_near(ws, ts)]
+        if any(_satisfies(ws, ts) for ws in near):
+            return []
+        return [ws for ws in near if amounts(ts).keys() <= ws.resources.keys()]
 
     def _fail_without_classical_worker(self, now: float) -> None:
         everyone, quantum = self._scheduler.workers, self._admission.members
         if len(quantum) < len(everyone):
             self._alone_since = None
             return
-        unrunnable = [ts for ts in self._scheduler.unrunnable if not is_quantum(ts)]
-        stuck = [*self._scheduler.queued, *unrunnable]
+        unrunnable = (ts for ts in self._scheduler.unrunnable if not is_quantum(ts))
+        stuck = [*self._scheduler.queued, *(ts for ts in unrunnable if ts not in self._stranded)]
         if not stuck or self._is_settled({}, stuck) or not quantum:
             self._alone_since = None
             return
@@ -350,14 +378,19 @@ class HybridPlugin(SchedulerPlugin):
         limit = self._no_worker_seconds
         if limit is not None and now - self._alone_since >= limit:
             for ts in stuck:
-                self._fail(ts, self._no_worker_error(ts))
+                self._fail(ts, shortage.no_classical_worker(ts, limit))
 
-    def _no_worker_error(self, ts: TaskState) -> TaskError:
-        return TaskError(
-            f"for {self._no_worker_seconds:g} s there were quantum workers only, and the classical "
-            f"task {ts.key!r} may not run in a QPU slot: start a classical worker with "
-            "`cluster.scale(classical=1)`, or by hand with `dask worker ADDRESS`"
-        )
+    def _fail_without_fitting_worker(self, now: float) -> None:
+        limit = self._no_worker_seconds
+        if limit is None:
+            return
+        late = [ts for ts, since in self._stranded.items() if now - since >= limit]
+        everyone = self._scheduler.workers.values()
+        classical = [ws for ws in everyone if ws not in self._admission.members]
+        for ts in late:
+            fits = any(self._is_near(ws, ts) and _satisfies(ws, ts) for ws in classical)
+            if not fits and not self._is_settled(amounts(ts), [ts]):
+                self._fail(ts, shortage.no_fitting_worker(ts, classical, limit))
 
 
 def _drop_preferences(ts: TaskState) -> None:
@@ -373,11 +406,11 @@ def _has_room(ws: WorkerState, amount: float) -> bool:
     return len(ws.processing) < ws.nthreads and used + amount <= ws.resources[QPU]
 
 
+def _is_restricted(ts: TaskState) -> bool:
+    return bool(ts.worker_restrictions or ts.host_restrictions or amounts(ts))
+
+
 def _satisfies(ws: WorkerState, ts: TaskState) -> bool:
-    if ts.worker_restrictions and ws.address not in ts.worker_restrictions:
-        return False
-    if ts.host_restrictions and ws.host not in ts.host_restrictions:
-        return False
     return all(ws.resources.get(k, 0) >= v for k, v in amounts(ts).items())
 
 

@@ -2,7 +2,7 @@
 
 A quantum worker opens its connection to the slot's broker once. Every worker keeps a ``sys.exit()``
 of a task from ending it, and records its tasks in the run's events. A classical one also has the
-executor :data:`PROCESSES`, which runs a task in a process of its own, in the main thread::
+executor ``labels.PROCESSES``, which runs a task in a process of its own, in the main thread::
 
     with dask.annotate(executor="hybridflow"):
         future = client.submit(function_that_needs_the_main_thread)
@@ -32,15 +32,12 @@ from hybridflow.slot import connect
 from hybridflow.tasks import guarded, task_name
 from hybridflow_dask import circuits
 from hybridflow_dask.graphs import Kind, steps
-from hybridflow_dask.labels import QPU
+from hybridflow_dask.labels import PROCESSES, QPU
 from hybridflow_dask.pickles import dumps
 from hybridflow_dask.results import in_one_piece
 from hybridflow_dask.versions import difference, versions
 
-__all__ = ["PROCESSES", "RECORDED", "HybridWorkerPlugin"]
-
-PROCESSES = "hybridflow"
-"""Name of the executor that runs classical tasks in processes."""
+__all__ = ["RECORDED", "HybridWorkerPlugin"]
 
 RECORDED = "hybridflow_recorded"
 """Annotation of a task that records itself in the run's events."""
