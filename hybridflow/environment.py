@@ -81,7 +81,7 @@ TOKEN = "QRMI_JOB_ACQUISITION_TOKEN"
 """After ``NAME_``: the acquisition. It is used, never released: that would end the session."""
 
 REQUESTED = (
-    "SLURM_SPANK__SLURM_SPANK_OPTION_spank_hybridflow_qpu",
+    "SLURM_SPANK__SLURM_SPANK_OPTION_hybridflow_qpu",
     "SLURM_SPANK__SLURM_SPANK_OPTION_spank_qrmi_qpu",
 )
 """What the user asked for with ``--qpu``: our plugin's spelling, and the reference plugin's."""
