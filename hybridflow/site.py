@@ -13,10 +13,11 @@ import msgspec
 
 from hybridflow import environment
 from hybridflow.backends.registry import backend_type
+from hybridflow.component import Component, check_line, check_walltime, check_word
 from hybridflow.errors import SiteError
 from hybridflow.records import Record, Resource
 
-__all__ = ["Classical", "Site", "load_site"]
+__all__ = ["Classical", "Site", "SlotRequest", "Slurm", "load_site"]
 
 _T = TypeVar("_T", bound=msgspec.Struct)
 
@@ -45,6 +46,90 @@ class Classical(Record, frozen=True, kw_only=True):
         return self.workers or len(os.sched_getaffinity(0))
 
 
+class SlotRequest(Record, frozen=True, kw_only=True):
+    """How a job asks Slurm for a slot of a resource (``[slurm.slots.NAME]``).
+
+    Attributes
+    ----------
+    qpu
+        Whether by the plugin's option ``--qpu=NAME``.
+    gres, licenses
+        What to ask for beside it, or instead of it, in Slurm's words: ``"qpu:NAME:1"``. Needed
+        where no ``cli_filter`` of the site adds it to ``--qpu``.
+    """
+
+    qpu: bool = True
+    gres: str | None = None
+    licenses: str | None = None
+
+    def __post_init__(self) -> None:
+        check_word("gres", self.gres)
+        check_word("licenses", self.licenses)
+        if not (self.qpu or self.gres or self.licenses):
+            raise ValueError("without `qpu`, one of `gres` and `licenses` must be given")
+
+
+class Slurm(Record, frozen=True, kw_only=True):
+    """What jobs of a site ask Slurm for (``[slurm]``).
+
+    Attributes
+    ----------
+    account, qos, walltime
+        Of both components, where their own tables do not say.
+    modules, setup
+        Environment modules to load, and lines of shell to run, before a job's command.
+    quantum
+        The component that holds the QPU slot (``[slurm.quantum]``): one node.
+    classical
+        The component of the classical workers (``[slurm.classical]``).
+    slots
+        How slots are asked for, by name of the resource.
+    """
+
+    account: str | None = None
+    qos: str | None = None
+    walltime: str | None = None
+    modules: tuple[str, ...] = ()
+    setup: tuple[str, ...] = ()
+    quantum: Component = Component()
+    classical: Component = Component()
+    slots: dict[str, SlotRequest] = msgspec.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, value in (("account", self.account), ("qos", self.qos)):
+            check_word(name, value)
+        check_walltime(self.walltime)
+        for module in self.modules:
+            check_word("modules", module)
+        for line in self.setup:
+            check_line("setup", line)
+        if self.quantum.nodes != 1:
+            raise ValueError("`quantum.nodes` must be 1: a slot is on one node")
+
+    def for_quantum(self, resource: str) -> Component:
+        """Return the component that holds a slot of a resource."""
+        slot = self.slots.get(resource, SlotRequest())
+        return msgspec.structs.replace(
+            self._with_defaults(self.quantum),
+            qpu=(*self.quantum.qpu, *([resource] if slot.qpu else [])),
+            gres=(*self.quantum.gres, *([slot.gres] if slot.gres else [])),
+            licenses=(*self.quantum.licenses, *([slot.licenses] if slot.licenses else [])),
+        )
+
+    def for_classical(self, nodes: int | None = None) -> Component:
+        """Return the component of the classical workers, with a number of nodes."""
+        chosen = self._with_defaults(self.classical)
+        return msgspec.structs.replace(chosen, nodes=nodes or chosen.nodes)
+
+    def _with_defaults(self, component: Component) -> Component:
+        return msgspec.structs.replace(
+            component,
+            account=component.account or self.account,
+            qos=component.qos or self.qos,
+            walltime=component.walltime or self.walltime,
+        )
+
+
 class Site(Record, frozen=True, kw_only=True):
     """A site file, checked.
 
@@ -60,6 +145,8 @@ class Site(Record, frozen=True, kw_only=True):
         All resources by name.
     classical
         The classical workers.
+    slurm
+        What jobs ask Slurm for; None if the file does not say.
     """
 
     name: str
@@ -67,6 +154,7 @@ class Site(Record, frozen=True, kw_only=True):
     default: str
     resources: dict[str, Resource]
     classical: Classical
+    slurm: Slurm | None = None
 
     def resource(self, name: str | None = None) -> Resource:
         """Return a resource by name, or the default one.
@@ -101,6 +189,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str | None = None
     default: str | None = None
     classical: Classical = Classical()
+    slurm: Slurm | None = None
 
 
 def load_site(path: str | os.PathLike[str] | None = None) -> Site:
@@ -137,13 +226,24 @@ def load_site(path: str | os.PathLike[str] | None = None) -> Site:
         raise SiteError(
             f"{file}: key `default` names {default!r}; allowed are: {', '.join(resources)}"
         )
+    _check_slots(checked.slurm, resources, file)
     return Site(
         name=checked.name or file.stem,
         path=str(file),
         default=default,
         resources=resources,
         classical=checked.classical,
+        slurm=checked.slurm,
     )
+
+
+def _check_slots(slurm: Slurm | None, resources: dict[str, Resource], file: Path) -> None:
+    for name in slurm.slots if slurm else ():
+        if name not in resources:
+            raise SiteError(
+                f"{file}: [slurm.slots.{name}]: there is no resource {name!r}; allowed are: "
+                f"{', '.join(resources)}"
+            )
 
 
 def _parse(file: Path) -> dict[str, Any]:
@@ -201,7 +301,8 @@ def _convert(table: dict[str, Any], kind: type[_T], file: Path, place: tuple[str
     except msgspec.ValidationError as error:
         # msgspec ends its message with "- at `$.a.b`"; a top-level fault has no such end.
         text, _, inner = str(error).partition(" - at `$")
-        path = [*filter(None, inner.strip("`").split("."))]
+        inner = inner.strip("`").replace("[...]", "[NAME]")  # which one, msgspec does not say
+        path = [*filter(None, inner.split("."))]
         key = ".".join((*place, *path))
         where = f"key `{key}`: " if key else ""
         raise SiteError(f"{file}: {where}{_in_toml(text)}{_allowed(text, kind, path)}") from error
@@ -214,12 +315,25 @@ def _in_toml(text: str) -> str:
 
 def _allowed(text: str, kind: type[msgspec.Struct], path: list[str]) -> str:
     if "unknown field" in text:
-        inner = Classical if path[:1] == ["classical"] else kind
-        return f" (allowed here: {', '.join(sorted(inner.__struct_fields__))})"
+        allowed = _kind_at(kind, path).__struct_fields__
+        return f" (allowed here: {', '.join(sorted(allowed))})"
     if "enum value" in text and path:
         values = _literals(get_type_hints(kind)[path[0]])
         return f" (allowed are: {', '.join(map(repr, values))})"
     return ""
+
+
+def _kind_at(kind: type[msgspec.Struct], path: list[str]) -> type[msgspec.Struct]:
+    # The type of a table inside another one.
+    for key in path:
+        name = key.partition("[")[0]
+        hints = [hint for hint in _parts(get_type_hints(kind)[name]) if isinstance(hint, type)]
+        kind = next(hint for hint in hints if issubclass(hint, msgspec.Struct))
+    return kind
+
+
+def _parts(hint: Any) -> list[Any]:
+    return [hint, *(part for inner in get_args(hint) for part in _parts(inner))]
 
 
 def _literals(hint: Any) -> list[Any]:

@@ -25,6 +25,7 @@ max_in_flight = 2
 workers = 4
 threads = 2
 """
+SLURM = "[qpu.x]\nbackend = 'aer'\n[slurm]\n"
 
 
 @pytest.fixture
@@ -88,6 +89,16 @@ def test_the_site_files_that_we_ship_are_good(file: Path) -> None:
         ("[qpu.x]\nbackend = 'aer'\n[clasical]", "unknown key `clasical`.*here:.*classical"),
         ("default = 'y'\n[qpu.x]\nbackend = 'aer'", "`default` names 'y'; allowed are: x"),
         ("[qpu.'a b']\nbackend = 'aer'", "letters, digits"),
+        (f"{SLURM}nodes = 2", "`slurm`.*allowed here: account, classical, modules, qos, quantum"),
+        (f"{SLURM}walltime = '1h'", "`slurm`: `walltime` must be a time.*not '1h'"),
+        (f'{SLURM}setup = ["a\\nb"]', "`slurm`: `setup` must be lines"),
+        (f"{SLURM}[slurm.quantum]\nparts = 'x'", "`slurm.quantum`.*here: account, cpus, extra"),
+        (f"{SLURM}[slurm.quantum]\npartition = 'a b'", "`slurm.quantum`.*one word.*'a b'"),
+        (f"{SLURM}[slurm.quantum]\nnodes = 2", "`slurm`: `quantum.nodes` must be 1"),
+        (f"{SLURM}[slurm.classical]\nextra = ['x']", "`slurm.classical`.*options of sbatch"),
+        (f"{SLURM}[slurm.slots.y]", "no resource 'y'; allowed are: x"),
+        (f"{SLURM}[slurm.slots.x]\nqpus = true", "unknown key.*here: gres, licenses, qpu"),
+        (f"{SLURM}[slurm.slots.x]\nqpu = false", "`gres` and `licenses` must be given"),
     ],
 )
 def test_what_is_wrong_is_explained(write: Callable[[str], Path], text: str, says: str) -> None:
@@ -95,6 +106,31 @@ def test_what_is_wrong_is_explained(write: Callable[[str], Path], text: str, say
     with pytest.raises(SiteError, match=says) as caught:
         load_site(file)
     assert str(file) in str(caught.value)
+
+
+def test_what_jobs_ask_slurm_for(write: Callable[[str], Path]) -> None:
+    """Both components have the common settings, and a slot is asked for as its table says."""
+    text = """
+        account = "chem"
+        walltime = "10:00"
+        [slurm.quantum]
+        partition = "qpu"
+        walltime = "5:00"
+        gres = ["ssd:1"]
+        [slurm.classical]
+        nodes = 3
+        [slurm.slots.x]
+        qpu = false
+        gres = "qpu:x:1"
+    """
+    slurm = load_site(write(SLURM + text)).slurm
+    assert slurm is not None
+    slot, nodes = slurm.for_quantum("x"), slurm.for_classical()
+    assert (slot.partition, slot.account, slot.walltime) == ("qpu", "chem", "5:00")
+    assert (slot.gres, slot.qpu, slot.nodes) == (("ssd:1", "qpu:x:1"), (), 1)
+    assert (nodes.partition, nodes.account, nodes.walltime) == (None, "chem", "10:00")
+    assert (nodes.nodes, slurm.for_classical(5).nodes) == (3, 5)
+    assert slurm.for_quantum("other").qpu == ("other",)
 
 
 def test_a_missing_file_is_explained(tmp_path: Path) -> None:

@@ -67,7 +67,8 @@ def hybrid_config(
         :class:`~hybridflow.errors.TaskError`; ``skip`` leaves everything running until this
         process ends.
     qpu_provider, classical_provider
-        Where blocks of workers come from; this machine if not given.
+        Where blocks of workers come from. If not given: this machine; classical ones in a
+        heterogeneous Slurm job such as those of ``hybridflow submit``: its classical nodes.
     **options
         All others of :class:`parsl.Config`.
 

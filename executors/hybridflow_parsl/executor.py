@@ -43,6 +43,7 @@ from hybridflow.lease import Lease
 from hybridflow.site import Site, load_site
 from hybridflow.tasks import task_name
 from hybridflow_parsl import circuits, functions, launch, worker
+from hybridflow_parsl.allocation import AllocationProvider, provider_here
 from hybridflow_parsl.blocks import block_error, handle_failed_blocks
 from hybridflow_parsl.interchange import InterchangeLost, Questions
 from hybridflow_parsl.marks import is_marked
@@ -349,7 +350,8 @@ class ClassicalExecutor(LeasedExecutor):
     threads
         Threads that numerical libraries may use in each of them; what the site says if not given.
     provider
-        Where blocks come from; this machine if not given.
+        Where blocks come from. If not given: in a heterogeneous Slurm job such as those of
+        ``hybridflow submit`` its classical nodes, elsewhere this machine.
     **options
         All others of :class:`~parsl.HighThroughputExecutor`.
 
@@ -374,9 +376,9 @@ class ClassicalExecutor(LeasedExecutor):
     ) -> None:
         self.site = site
         self._site = site if isinstance(site, Site) else load_site(site)
-        self.workers = _number("workers", workers, self._site.classical.worker_count)
+        chosen = provider or provider_here()
+        self.workers = _number("workers", workers, _worker_count(self._site, chosen))
         self.threads = _number("threads", threads, self._site.classical.threads)
-        chosen = provider or LocalProvider()  # type: ignore[no-untyped-call]
         defaults = {
             "address": _address(chosen),
             "cores_per_worker": _NO_CORES,
@@ -408,7 +410,15 @@ def _handler(chosen: bool | ErrorHandler) -> bool | ErrorHandler:
     return handle_failed_blocks if chosen is True else chosen
 
 
+def _worker_count(site: Site, provider: ExecutionProvider) -> int:
+    if isinstance(provider, AllocationProvider):
+        return site.classical.workers or provider.allocation.cpus
+    return site.classical.worker_count
+
+
 def _address(provider: ExecutionProvider) -> str | None:
+    if isinstance(provider, AllocationProvider):
+        return provider.allocation.address()
     # Parsl would listen on, and probe, every interface of the machine.
     return "127.0.0.1" if isinstance(provider, LocalProvider) else None
 

@@ -80,6 +80,7 @@ def _exit_status(error: HybridflowError) -> int:
         "report": "hybridflow.cli.report:command",
         "run": "hybridflow.cli.run:group",
         "slot": "hybridflow.cli.slot:group",
+        "submit": "hybridflow.cli.submit:command",
     },
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Example: hybridflow slot run -- python my_script.py",
