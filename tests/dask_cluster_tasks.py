@@ -5,6 +5,8 @@ import signal
 import time
 from pathlib import Path
 
+from qiskit import QuantumCircuit
+
 import hybridflow as hf
 
 
@@ -48,6 +50,16 @@ def waits(calls: Path, until: Path) -> int:
     tries = attempt(calls)
     wait_for(until)
     return tries
+
+
+@hf.quantum_task
+def samples(begun: Path) -> None:
+    """Say that it was called, and sample."""
+    circuit = QuantumCircuit(1, 1)
+    circuit.measure(0, 0)
+    job = hf.Sampler().run([circuit], shots=1)
+    begun.touch()
+    job.result()
 
 
 def waits_too(calls: Path, until: Path) -> int:

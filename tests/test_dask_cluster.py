@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import dask_cluster_tasks as tasks
@@ -21,7 +22,14 @@ from distributed.exceptions import WorkerStartTimeoutError
 
 from hybridflow import environment
 from hybridflow.environment import Role
-from hybridflow.errors import AcquireError, InputError, SiteError, TaskError, WorkerLostError
+from hybridflow.errors import (
+    AcquireError,
+    InputError,
+    ResourceError,
+    SiteError,
+    TaskError,
+    WorkerLostError,
+)
 from hybridflow.lease import Lease
 from hybridflow.site import load_site
 from hybridflow_dask import HybridCluster, launch
@@ -41,6 +49,10 @@ tasks_per_slot = 2
 
 [qpu.other]
 backend = "fake"
+
+[qpu.slow]
+backend = "fake"
+seconds_per_job = 600
 
 [qpu.refused]
 backend = "fake"
@@ -365,32 +377,45 @@ def test_a_cluster_of_two_resources_without_keys(site: Path) -> None:
         wait_for(lambda: names(own) == {"quantum-fake-0"})
 
 
-def test_a_running_task_does_not_hold_up_the_end(site: Path, tmp_path: Path) -> None:
+def test_running_tasks_do_not_hold_up_the_end(site: Path, tmp_path: Path) -> None:
+    """Nor does a vendor job, which is stopped, nor what else the tasks have started."""
+    before = processes()
+    with HybridCluster(site, resources=["slow"]) as own, Client(own) as connected:
+        file, too, never = tmp_path / "calls", tmp_path / "too", tmp_path / "never"
+        kept = [
+            connected.submit(tasks.waits, file, never, resources=QPU, pure=False),
+            connected.submit(tasks.samples, tmp_path / "samples", resources=QPU, pure=False),
+            connected.submit(tasks.waits_too, too, never, pure=False),
+        ]
+        wait_for(lambda: all(path.exists() for path in (file, too, tmp_path / "samples")))
+        started = processes() - before
+        begun = time.monotonic()
+        del kept
+    assert time.monotonic() - begun < 6  # two seconds here, alone
+    assert not [process for process in started if process.is_running()]
+
+
+def test_a_scheduler_that_is_closed_takes_all_along(site: Path, tmp_path: Path) -> None:
+    """Whoever waits is told why at once; nothing is started again, and nothing is left."""
     before = processes()
     with HybridCluster(site) as own, Client(own) as connected:
-        file, never = tmp_path / "calls", tmp_path / "never"
-        quantum = connected.submit(tasks.waits, file, never, resources=QPU, pure=False)
-        classical = connected.submit(tasks.waits_too, tmp_path / "too", never, pure=False)
-        wait_for(lambda: file.exists() and (tmp_path / "too").exists())
-        begun = time.monotonic()
-        del quantum, classical
-    assert time.monotonic() - begun < 20
-    assert processes() - before == set()
-
-
-def test_a_scheduler_that_was_closed_takes_all_along(site: Path) -> None:
-    """Nothing is started again for a scheduler that is gone, and nothing is left."""
-    before = processes()
-    with HybridCluster(site) as own:
-        own.wait_for_workers(timeout=SECONDS)
-        with Client(own) as connected:
-            connected.submit(tasks.slot_process, resources=QPU).result(SECONDS)
+        calls, never = tmp_path / "calls", tmp_path / "never"
+        running = connected.submit(tasks.waits, calls, never, resources=QPU, pure=False)
+        waiting = connected.submit(tasks.add, running, 1)
+        wait_for(calls.exists)
         started = processes() - before
-        own.sync(own.scheduler.close)
-        workers = [worker._process.pid for worker in own.workers.values()]
-        wait_for(lambda: not any(map(psutil.pid_exists, workers)))
-        assert own.errors == {}
-        with pytest.raises(WorkerLostError, match="closed"):
+        with ThreadPoolExecutor() as threads:
+            answers = [threads.submit(future.result, SECONDS) for future in (running, waiting)]
+            begun = time.monotonic()
+            own.sync(own.scheduler.close)
+            errors = [answer.exception(SECONDS) for answer in answers]
+        assert time.monotonic() - begun < 5
+        assert [type(error) for error in errors] == [ResourceError] * 2
+        assert re.search("'waits' is lost, because the Dask scheduler was closed", str(errors[0]))
+        wait_for(lambda: connected.status == "closed")
+        assert "scheduler=closed (ResourceError: the Dask scheduler was closed" in repr(own)
+        assert list(own.errors) == ["scheduler"]
+        with pytest.raises(ResourceError, match="was closed"):
             own.wait_for_workers(timeout=SECONDS)
     assert not [process for process in started if process.is_running()]
 

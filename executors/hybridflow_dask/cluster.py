@@ -35,16 +35,23 @@ from tornado.ioloop import IOLoop
 
 from hybridflow import environment
 from hybridflow.environment import Role
-from hybridflow.errors import HybridflowError, InputError, TaskError, WorkerLostError
+from hybridflow.errors import (
+    HybridflowError,
+    InputError,
+    ResourceError,
+    TaskError,
+    WorkerLostError,
+)
 from hybridflow.lease import Lease
 from hybridflow.site import Site, load_site
 from hybridflow_dask.adaptive import ClassicalAdaptive, GroupAdaptive, QuantumAdaptive
+from hybridflow_dask.farewell import Farewell
 from hybridflow_dask.folder import PrivateFolder
 from hybridflow_dask.groups import Group
 from hybridflow_dask.labels import CLASSICAL, QUANTUM
-from hybridflow_dask.launch import GRACE_SECONDS, Launch, on_disk
+from hybridflow_dask.launch import Launch, on_disk
 from hybridflow_dask.scheduler import HybridPlugin
-from hybridflow_dask.workers import WorkerProcess
+from hybridflow_dask.workers import GRACE_SECONDS, LEAVE_SECONDS, WorkerProcess
 
 __all__ = ["HybridCluster"]
 
@@ -128,6 +135,8 @@ class HybridCluster(SpecCluster):
         self._folder: PrivateFolder | None = None
         self._lease: Lease | None = None
         self._leaving: set[str] = set()
+        self._closing = asyncio.Lock()
+        self._scheduler_error: HybridflowError | None = None
         self._adaptives: dict[str, GroupAdaptive] = {}
         quiet: dict[str, Any] = {"silence_logs": logging.WARNING}
         super().__init__(workers=self._wanted(), asynchronous=asynchronous, **(quiet | options))
@@ -187,20 +196,34 @@ class HybridCluster(SpecCluster):
             # Whoever runs beside a task that kills its worker is not to blame.
             "allowed_failures": _ALLOWED_FAILURES,
             "local_directory": str(self._launch.folder.path),
-            "plugins": [HybridPlugin(slots=slots, outlook=self._outlook)],
+            "plugins": [
+                HybridPlugin(slots=slots, outlook=self._outlook),
+                Farewell(self._scheduler_closes),
+            ],
         }
 
+    def _scheduler_closes(self) -> None:
+        if self.status == Status.running:
+            # Not by us: it has told its workers to close.
+            for worker in self.workers.values():
+                worker.leave_seconds = GRACE_SECONDS if worker.came_up_at else 0.0
+            self._scheduler_error = ResourceError(
+                "the Dask scheduler was closed, and the cluster with it: open a new one"
+            )
+            self.loop.add_callback(self._close)
+
     async def _close(self) -> None:
-        for adaptive in self._adaptives.values():
-            adaptive.stop(reason="cluster-closed")
-        if self.scheduler_spec is not None and self.scheduler.status != Status.running:
-            # Somebody has closed it; asked to close again, it would not answer for half a minute.
-            self.shutdown_scheduler = False
-        try:
-            await super()._close()
-        finally:
-            # Both wait for processes to end.
-            await asyncio.to_thread(self._end)
+        async with self._closing:
+            for adaptive in self._adaptives.values():
+                adaptive.stop(reason="cluster-closed")
+            if self.scheduler_spec is not None and self.scheduler.status != Status.running:
+                # Asked to close again, it would not answer for half a minute.
+                self.shutdown_scheduler = False
+            try:
+                await super()._close()
+            finally:
+                # Both wait for processes to end.
+                await asyncio.to_thread(self._end)
 
     def _end(self) -> None:
         if self._lease is not None:
@@ -377,7 +400,7 @@ class HybridCluster(SpecCluster):
                 await self._finished_tasks(names)
                 await self.scheduler.retire_workers(names=names, close_workers=True)
                 for worker in (self.workers[name] for name in names if name in self.workers):
-                    worker.is_leaving = worker.came_up_at is not None
+                    worker.leave_seconds = LEAVE_SECONDS if worker.came_up_at else 0.0
             for name in names:
                 self.worker_spec.pop(name, None)
             await self._correct_state()
@@ -459,9 +482,11 @@ class HybridCluster(SpecCluster):
 
     @property
     def errors(self) -> dict[str, HybridflowError]:
-        """Why groups have given up, by their names; empty if none has."""
+        """Why groups have given up, by their names, and ``scheduler`` if that was closed."""
         groups = self._groups.items()
-        return {label: group.error for label, group in groups if group.error is not None}
+        lost = self._scheduler_error
+        found = {} if lost is None else {"scheduler": lost}
+        return found | {label: group.error for label, group in groups if group.error is not None}
 
     def wait_for_workers(self, n_workers: int | None = None, timeout: float | None = None) -> Any:
         """Wait until workers have come up.
@@ -521,7 +546,9 @@ class HybridCluster(SpecCluster):
 
     def _summary(self) -> dict[str, str]:
         quantum = [self._groups[label] for label in self._quantum_labels()]
-        return {QUANTUM: _state(quantum), CLASSICAL: _state([self._groups[CLASSICAL]])}
+        found = {QUANTUM: _state(quantum), CLASSICAL: _state([self._groups[CLASSICAL]])}
+        lost = self._scheduler_error
+        return found if lost is None else found | {"scheduler": f"closed ({_text(lost)})"}
 
 
 def _state(groups: list[Group]) -> str:
@@ -529,9 +556,12 @@ def _state(groups: list[Group]) -> str:
     up = sum(group.up for group in groups)
     size = sum(group.size for group in groups)
     errors = [group.error for group in groups if group.error is not None]
-    texts = [" ".join(f"{type(error).__name__}: {error}".split()) for error in errors]
-    failed = "; ".join(texts)
+    failed = "; ".join(map(_text, errors))
     return f"{up}/{size}" + (f" (given up: {failed})" if failed else "")
+
+
+def _text(error: HybridflowError) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def _is_running_tasks(worker: WorkerState, asked: float) -> bool:

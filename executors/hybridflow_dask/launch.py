@@ -19,11 +19,9 @@ from hybridflow.launch import in_slot, kept
 from hybridflow.site import Site
 from hybridflow_dask.folder import PrivateFolder
 from hybridflow_dask.labels import QPU, resource_label
+from hybridflow_dask.workers import GRACE_SECONDS
 
-__all__ = ["GRACE_SECONDS", "Launch", "on_disk"]
-
-GRACE_SECONDS = 2.0
-"""Time that a classical worker has to end, in seconds: what it still computes has no use."""
+__all__ = ["Launch", "on_disk"]
 
 _WORKER = (sys.executable, "-m", "distributed.cli.dask_worker")
 _PRELOAD = "hybridflow_dask.preload"

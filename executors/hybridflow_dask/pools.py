@@ -24,7 +24,6 @@ from distributed import Future as DaskFuture
 from hybridflow.environment import Role
 from hybridflow.errors import (
     InputError,
-    ResourceError,
     TaskError,
     UnmarkedTaskError,
     WorkerLostError,
@@ -34,6 +33,7 @@ from hybridflow.site import Site
 from hybridflow.tasks import as_task, is_quantum_task, task_name
 from hybridflow_dask import circuits
 from hybridflow_dask.cluster import HybridCluster
+from hybridflow_dask.farewell import lost
 from hybridflow_dask.labels import PROCESSES, QPU, resource_label
 from hybridflow_dask.pickles import dumps
 from hybridflow_dask.worker import RECORDED
@@ -128,8 +128,8 @@ class DaskPool(Executor):
         return future
 
     def _submitted(self, call: "_Call[_T]", annotations: dict[str, Any]) -> DaskFuture[bytes]:
-        if self._client.status in ("closing", "closed"):
-            raise _scheduler_lost(call.__name__)
+        if self._client.status != "running":  # Dask would try for half a minute to connect again
+            raise lost(call.__name__)
         with annotate(**annotations):
             return self._client.submit(call, pure=False)
 
@@ -141,7 +141,7 @@ class DaskPool(Executor):
                 await self._client.cancel([remote], asynchronous=True)
             raise
         except CancelledError as error:  # by Dask, not by whoever holds our future
-            raise _scheduler_lost(call.__name__) from error
+            raise lost(call.__name__) from error
         except KilledWorker as error:
             raise WorkerLostError(
                 f"the task {call.__name__!r} was given up, because each worker that began it died: "
@@ -292,10 +292,3 @@ def _check_readable(error: Exception, name: str) -> None:
         raise TaskError(
             f"the task {name!r} raised an exception that cannot be pickled:\n{text}"
         ) from None
-
-
-def _scheduler_lost(name: str) -> ResourceError:
-    return ResourceError(
-        f"the task {name!r} is lost, because the Dask scheduler is gone or has dropped its tasks; "
-        "open new pools"
-    )

@@ -10,7 +10,10 @@ from pathlib import Path
 from distributed.core import Status
 from distributed.deploy.spec import ProcessInterface
 
-__all__ = ["LEAVE_SECONDS", "WorkerProcess"]
+__all__ = ["GRACE_SECONDS", "LEAVE_SECONDS", "WorkerProcess"]
+
+GRACE_SECONDS = 2.0
+"""Time that a worker has to end, in seconds: what it still computes has no use."""
 
 LEAVE_SECONDS = 10.0
 """Time that a worker has which the scheduler has told to close, in seconds."""
@@ -34,7 +37,7 @@ class WorkerProcess(ProcessInterface):
     handle
         A descriptor that they inherit: see :class:`~hybridflow_dask.folder.PrivateFolder`.
     end_seconds
-        Time between SIGTERM and SIGKILL for the door or the keeper, in seconds.
+        Time that the door or the keeper has to end when its worker has been ended, in seconds.
     on_end
         Called in the event loop when the process has ended, for whatever reason.
 
@@ -46,8 +49,9 @@ class WorkerProcess(ProcessInterface):
         Exit status of the door or the keeper; None while it runs.
     came_up_at
         When its worker first reported to the scheduler, by the monotonic clock; None before.
-    is_leaving
-        Whether the scheduler has told its worker to close.
+    leave_seconds
+        How long :meth:`close` waits for its worker to end by itself, as the scheduler has told it
+        to, in seconds.
     """
 
     def __init__(
@@ -66,7 +70,7 @@ class WorkerProcess(ProcessInterface):
         self.log = log
         self.exit_status: int | None = None
         self.came_up_at: float | None = None
-        self.is_leaving = False
+        self.leave_seconds = 0.0
         self._command = command
         self._variables = variables
         self._handle = handle
@@ -95,16 +99,17 @@ class WorkerProcess(ProcessInterface):
         await super().start()
 
     async def close(self) -> None:
-        """End the process: SIGTERM first, which lets the broker end its work; then SIGKILL."""
-        if self.is_leaving:
-            # A worker of Dask's that gets a signal while it closes may hang for ever.
-            await self._ends_in(LEAVE_SECONDS)
-        if not await self._ends_in(0):
-            self._signal(signal.SIGTERM)
-        if not await self._ends_in(self._end_seconds):
-            # The reaper ends what is below it.
-            self._signal(signal.SIGKILL)
-            await self._ends_in(None)
+        """End the process: SIGTERM, which lets the broker end its work, once more, then SIGKILL."""
+        # To the first one, Dask's nanny closes its worker, which waits for the task that it runs;
+        # so may a worker that gets it while it closes. The second one ends them as they are.
+        for seconds, number in (
+            (self.leave_seconds, signal.SIGTERM),
+            (GRACE_SECONDS, signal.SIGTERM),
+            (self._end_seconds, signal.SIGKILL),  # the reaper ends what is below it
+        ):
+            if not await self._ends_in(seconds):
+                self._signal(number)
+        await self._ends_in(None)
         await super().close()
 
     async def _ends_in(self, seconds: float | None) -> bool:
