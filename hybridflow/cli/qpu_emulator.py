@@ -7,17 +7,16 @@ import click
 
 __all__ = ["command"]
 
-_EPILOG = """\b
-Example, and a site file for it:
-  hybridflow qpu-emulator --resource qpu --seconds-per-job 2
-\b
-  [qpu.qpu]
+_SITE = """\b
+The site file for it:
+  [qpu.NAME]
   backend = "emulator"
   url = "http://127.0.0.1:8750"
 """
+_EXAMPLE = "Example: hybridflow qpu-emulator --resource qpu --seconds-per-job 2"
 
 
-@click.command("qpu-emulator", epilog=_EPILOG)
+@click.command("qpu-emulator", epilog=f"{_SITE}\n\n{_EXAMPLE}")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to serve at.")
 @click.option(
     "--port",

@@ -1,6 +1,7 @@
 """The service as a process: until a signal, or the end of standard input, ends it."""
 
 import asyncio
+import logging
 import os
 import signal
 import threading
@@ -13,6 +14,7 @@ __all__ = ["serve_until_stopped"]
 
 def serve_until_stopped(config: Config, host: str, port: int, *, until_eof: bool = False) -> None:
     """Serve until SIGTERM or SIGINT, or until standard input ends; print the address first."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
     asyncio.run(_serve(config, host, port, until_eof))
 
 

@@ -12,7 +12,13 @@ from hybridflow.backends.jobs import StoppedError
 from hybridflow.emulator.config import DeviceOptions
 from hybridflow.emulator.jobs import Job
 from hybridflow.emulator.simulator import Simulator
-from hybridflow.errors import HybridflowError, InternalError, ResourceError, TooLargeError
+from hybridflow.errors import (
+    HybridflowError,
+    InternalError,
+    RequestError,
+    ResourceError,
+    TooLargeError,
+)
 from hybridflow.records import Batch, TargetSnapshot, Usage
 
 __all__ = ["Device", "now"]
@@ -45,6 +51,7 @@ class Device:
         self._simulator = Simulator(name, options)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"device-{name}")
         self._queue: asyncio.Queue[Job] = asyncio.Queue()
+        self._waiting: set[Job] = set()
         self._running: Job | None = None
         self._worker: asyncio.Task[None] | None = None
 
@@ -75,7 +82,8 @@ class Device:
     async def _serve(self) -> None:
         while True:
             job = await self._queue.get()
-            if not job.status.state.final:  # cancelled while it waited
+            if job in self._waiting:  # or else it was cancelled meanwhile
+                self._waiting.remove(job)
                 await self._execute(job)
 
     async def close(self) -> None:
@@ -95,18 +103,22 @@ class Device:
 
         Raises
         ------
-        TooLargeError, ResourceError
+        RequestError, ResourceError
             Why.
         """
         limits = self.options
+        if not batch.pubs:
+            raise RequestError(f"{self.name} was given a vendor job without PUBs")
+        if any(pub.circuits < 1 or (pub.shots or 0) < 0 for pub in batch.pubs):
+            raise RequestError(f"{self.name} was given a PUB with less than nothing to execute")
         if limits.max_pubs is not None and len(batch.pubs) > limits.max_pubs:
             raise TooLargeError(
                 f"{self.name} takes {limits.max_pubs} PUBs a vendor job, not {len(batch.pubs)}"
             )
-        most = max((pub.shots or 0 for pub in batch.pubs), default=0)
+        most = max(pub.shots or 0 for pub in batch.pubs)
         if limits.max_shots is not None and most > limits.max_shots:
             raise TooLargeError(f"{self.name} takes {limits.max_shots} shots a PUB, not {most}")
-        if self._queue.qsize() >= limits.max_queued:
+        if len(self._waiting) >= limits.max_queued:
             raise ResourceError(
                 f"the queue of {self.name} is full ({limits.max_queued} jobs): try again later",
                 transient=True,
@@ -114,13 +126,15 @@ class Device:
 
     def submit(self, job: Job) -> None:
         """Put a job into the queue."""
+        self._waiting.add(job)
         self._queue.put_nowait(job)
 
     def cancel(self, job: Job) -> None:
         """End a job: one that waits at once, one that runs as soon as the simulator lets go."""
         if job is self._running:
             job.stop.set()
-        elif not job.status.state.final:
+        elif job in self._waiting:
+            self._waiting.remove(job)
             job.cancel(now())
 
     async def _execute(self, job: Job) -> None:

@@ -87,7 +87,7 @@ class Service:
 
         Raises
         ------
-        TooLargeError, ResourceError
+        RequestError, ResourceError
             If the device refuses it.
         """
         device = self.device(name)

@@ -14,6 +14,7 @@ from tornado.httpserver import HTTPServer
 
 from hybridflow import wire
 from hybridflow.backends.emulator.messages import (
+    API_KEY,
     LONGEST_WAIT_SECONDS,
     Faults,
     JobId,
@@ -32,7 +33,7 @@ from hybridflow.errors import (
 
 __all__ = ["listen"]
 
-_UNKNOWN_KEY = "the emulated QPU does not know this key: correct the API key of the resource"
+_UNKNOWN_KEY = f"the emulated QPU does not know this key: correct the credential {API_KEY}"
 
 
 def listen(service: Service, host: str, port: int) -> tuple[HTTPServer, str]:

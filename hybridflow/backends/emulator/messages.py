@@ -1,22 +1,19 @@
 """What the emulated QPU and its clients say to each other over HTTP.
 
-Whatever carries circuits or samples is msgpack (``wire.py``); all else is JSON, for ``curl``:
+Whatever carries circuits or samples is msgpack (``wire.py``); all else is JSON, for ``curl``::
 
-=========================================  ============================  =======================
-request                                    body                          answer
-=========================================  ============================  =======================
-``GET /resources``                                                       names
-``GET /resources/NAME``                                                  :class:`DeviceInfo`
-``GET /resources/NAME/target``                                           a target (msgpack)
-``GET /resources/NAME/jobs?tag=TAG``                                     :class:`JobId`
-``POST /resources/NAME/jobs``              :class:`Submission` (msgpack) :class:`JobId`
-``GET /jobs/ID?wait=SECONDS``                                            a job's status
-``GET /jobs/ID/result``                                                  results (msgpack)
-``GET /jobs/ID/usage``                                                   a job's cost
-``POST /jobs/ID/cancel``                                                 a job's status
-``GET /log``                                                             :class:`Execution` s
-``GET /faults``, ``PUT /faults``           :class:`Faults`               :class:`Faults`
-=========================================  ============================  =======================
+    GET  /resources                                    names
+    GET  /resources/NAME                               DeviceInfo
+    GET  /resources/NAME/target                        TargetSnapshot (msgpack)
+    GET  /resources/NAME/jobs?tag=TAG                  JobId
+    POST /resources/NAME/jobs    Submission (msgpack)  JobId
+    GET  /jobs/ID?wait=SECONDS                         JobStatus
+    GET  /jobs/ID/result                               PackedResult, one a PUB (msgpack)
+    GET  /jobs/ID/usage                                Usage
+    POST /jobs/ID/cancel                               JobStatus
+    GET  /log                                          Execution, one a job
+    GET  /faults                                       Faults
+    PUT  /faults                 Faults                Faults
 
 An error is an HTTP status of 400 or more with an :class:`~hybridflow.errors.ErrorRecord` in JSON.
 Where the service has keys, ``Authorization: Bearer KEY`` says who asks; only names and targets are
