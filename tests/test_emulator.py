@@ -693,3 +693,19 @@ def test_a_job_outlives_its_broker_and_is_found_by_its_tag(
 
 def running(entries: list[Execution]) -> bool:
     return [entry.state for entry in entries] == [JobState.RUNNING]
+
+
+def test_a_service_that_dies_is_a_typed_error_and_leaves_nothing() -> None:
+    with qpu_emulator("qpu", seconds_per_job=600) as started:
+        broker = EmbeddedBroker(resource_of(started))
+        asked = broker.submit(request(SHORT)).future
+        eventually(lambda: running(started.log()))
+        (simulator,) = children_of(started.pid)
+        handle = os.pidfd_open(simulator)
+        os.kill(started.pid, signal.SIGKILL)
+        with pytest.raises(ResourceError, match="no emulated QPU can be reached") as caught:
+            asked.result(30)
+        assert caught.value.transient
+        broker.close()
+        assert readable(handle)
+        os.close(handle)

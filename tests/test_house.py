@@ -15,6 +15,7 @@ PACKAGES = (
     "hybridflow",
     "hybridflow.backends",
     "hybridflow.broker",
+    "hybridflow.emulator",
     "hybridflow.primitives",
     "hybridflow.report",
     "hybridflow.testing",
