@@ -1,9 +1,406 @@
-"""The local cluster: up, used, broken, ended."""
+"""The local cluster: up, used, broken, ended. Each is a real Slurm."""
 
-from hybridflow.slurm.cluster import SlurmCluster
+import json
+import os
+import pwd
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from family import eventually
+
+import hybridflow
+from hybridflow.errors import ClusterError, InputError, MissingProgramError
+from hybridflow.slurm.cluster import SlurmCluster, background, programs
+
+ROOT = os.geteuid() == 0
+
+
+def state(cluster: SlurmCluster, job: str) -> str:
+    return cluster.run(
+        ["squeue", "--noheader", "--states=all", f"--jobs={job}", "--format=%T %r"]
+    ).stdout.strip()
+
+
+def batch(cluster: SlurmCluster, script: str, *options: str) -> str:
+    wrapped = ["sbatch", "--parsable", "--output=/dev/null", *options, "--wrap", script]
+    return cluster.run(wrapped, cwd="/").stdout.strip()
+
+
+def processes_of(folder: str | Path) -> list[int]:
+    """Return the processes that know the cluster in a folder, by argument or environment."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            words = [*process.cmdline(), *process.environ().values()]
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+        if process.pid != os.getpid() and any(str(folder) in word for word in words):
+            found.append(process.pid)
+    return found
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def assert_gone(folder: str | Path) -> None:
+    eventually(lambda: not Path(folder).exists())
+    eventually(lambda: not processes_of(folder))
+
+
+@pytest.fixture(scope="module")
+def own() -> Iterator[SlurmCluster]:
+    """A cluster that tests may break: they leave it with both nodes up and no job."""
+    os.environ["TEST_SECRET_OF_THE_DEVELOPER"] = "leaked"
+    with SlurmCluster(nodes=2, qpus={"aer": 1}) as cluster:
+        yield cluster
+    del os.environ["TEST_SECRET_OF_THE_DEVELOPER"]
+
+
+# Used
 
 
 def test_jobs_run_on_every_node(slurm: SlurmCluster) -> None:
-    """Three nodes are there, and a job runs on each."""
     done = slurm.run(["srun", "--nodes=3", "printenv", "SLURMD_NODENAME"])
     assert sorted(done.stdout.split()) == ["c1", "c2", "q1"]
+    assert slurm.nodes == ("q1", "c1", "c2")
+
+
+def test_partitions_tell_the_qpu_node_from_the_others(slurm: SlurmCluster) -> None:
+    shown = slurm.run(["sinfo", "--noheader", "--format=%P %N"]).stdout.split("\n")
+    assert sorted(filter(None, shown)) == ["classical c[1-2]", "main* c[1-2],q1", "qpu q1"]
+
+
+@pytest.mark.parametrize("request_of", ["--gres=qpu:aer_a:1", "--licenses=cloud:2"])
+def test_a_second_job_waits_for_the_slot(slurm: SlurmCluster, request_of: str) -> None:
+    first, second = (batch(slurm, "sleep 60", request_of) for _ in range(2))
+    try:
+        eventually(lambda: state(slurm, first).startswith("RUNNING"))
+        eventually(lambda: state(slurm, second) in ("PENDING Resources", "PENDING Licenses"))
+        slurm.run(["scancel", first])
+        eventually(lambda: state(slurm, second).startswith("RUNNING"))
+    finally:
+        slurm.run(["scancel", first, second])
+
+
+def test_a_heterogeneous_job_has_both_kinds_of_node(slurm: SlurmCluster) -> None:
+    done = slurm.run(
+        shlex.split(
+            "srun --gres=qpu:aer_b:1 printenv SLURMD_NODENAME"
+            " : --partition=classical --nodes=2 printenv SLURMD_NODENAME"
+        )
+    )
+    assert sorted(done.stdout.split()) == ["c1", "c2", "q1"]
+
+
+def test_daemons_and_jobs_see_nothing_of_the_developers_environment(own: SlurmCluster) -> None:
+    clean = {"PATH": os.environ["PATH"]}
+    assert "TEST_SECRET" not in own.run(["srun", "env"], env=clean).stdout
+    daemons = processes_of(own.folder)
+    assert len(daemons) > 4
+    assert not [
+        pid for pid in daemons if b"TEST_SECRET" in Path(f"/proc/{pid}/environ").read_bytes()
+    ]
+
+
+def test_secrets_are_their_owners_alone(own: SlurmCluster) -> None:
+    assert {
+        name: oct((own.folder / name).stat().st_mode)[-3:] for name in ("keys", "log", "db")
+    } == {
+        "keys": "700",
+        "log": "700",
+        "db": "700",
+    }
+    assert oct((own.folder / "keys" / "munge.key").stat().st_mode)[-3:] == "600"
+
+
+def test_a_failed_command_tells_what_it_said(slurm: SlurmCluster) -> None:
+    with pytest.raises(ClusterError, match="invalid partition specified: nowhere"):
+        slurm.run(["srun", "--partition=nowhere", "true"])
+    assert slurm.run(["false"], check=False).returncode == 1
+    with pytest.raises(ClusterError, match="took longer than"):
+        slurm.run(["sleep", "60"], timeout=0.1)
+
+
+def test_clusters_live_side_by_side(slurm: SlurmCluster, own: SlurmCluster) -> None:
+    nodes = {len(c.run(["sinfo", "-hN", "-pmain"]).stdout.splitlines()) for c in (slurm, own)}
+    assert nodes == {2, 3}
+
+
+# Broken
+
+
+def test_a_job_outlives_a_restart_of_the_controller(own: SlurmCluster) -> None:
+    job = batch(own, "sleep 60")
+    eventually(lambda: state(own, job).startswith("RUNNING"))
+    own.restart_controller()
+    assert state(own, job).startswith("RUNNING")
+    own.run(["scancel", job])
+    eventually(lambda: not state(own, job).startswith("RUNNING"))
+
+
+def test_a_killed_node_loses_its_job_and_can_come_back(own: SlurmCluster, tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+    job = batch(own, f"setsid sleep 60 & echo $! > {pid}; wait", "--nodelist=c1", "--no-requeue")
+    eventually(lambda: pid.exists() and pid.read_text().endswith("\n"))
+    own.kill_node("c1")
+    assert not is_alive(int(pid.read_text()))
+    with pytest.raises(InputError, match="slurmd-c1 is not running"):
+        own.kill_node("c1")
+    own.run(["scontrol", "update", "nodename=c1", "state=down", "reason=test"])
+    eventually(lambda: "NODE_FAIL" in state(own, job))
+    own.start_node("c1")
+    assert own.run(["srun", "--nodelist=c1", "echo", "back"]).stdout == "back\n"
+
+
+def test_a_daemon_that_does_not_come_up_shows_the_end_of_its_log() -> None:
+    with pytest.raises(ClusterError, match="slurmctld ended with") as caught:
+        SlurmCluster(nodes=1, settings={"SelectType": "select/none_such"}).start()
+    assert "Can't find plugin for select/none_such" in str(caught.value)
+
+
+def test_missing_programs_are_named_with_their_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = {"no-such-daemon": "its-package"} | programs.BASIC
+    monkeypatch.setattr(programs, "BASIC", wanted)
+    with pytest.raises(MissingProgramError, match=r"needs no-such-daemon, .* install its-package"):
+        SlurmCluster().start()
+
+
+@pytest.mark.parametrize(("continuous", "outcome"), [("", "skipped=1"), ("true", "errors=1")])
+def test_without_slurm_tests_skip_and_in_ci_they_fail(
+    tmp_path: Path, continuous: str, outcome: str
+) -> None:
+    (tmp_path / "test_it.py").write_text(
+        "from hybridflow.slurm.cluster import programs\n"
+        "from hybridflow.testing import slurm_cluster\n"
+        "programs.BASIC['no-such-daemon'] = 'its-package'\n"
+        "cluster = slurm_cluster(nodes=1)\n"
+        "def test_it(cluster): pass\n"
+    )
+    variables = {**os.environ, "CI": continuous}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)]
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
+    number, word = outcome.split("=")[::-1]
+    assert f"{number} {word.removesuffix('s')}" in done.stdout
+    assert "its-package" in done.stdout or not continuous
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"nodes": 0}, "0 nodes"),
+        ({"qpus": {"a b": 1}}, "'a b' cannot be a QPU's name"),
+        ({"qpus": {"a": 0}}, "0 slots"),
+        ({"qpus": {"a": 1}, "licenses": {"a": 1}}, "as a node's and as a licence"),
+        ({"settings": {"MaxJobCount": "1\nInclude=x"}}, "no setting"),
+    ],
+)
+def test_what_cannot_be_is_refused(arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        SlurmCluster(**arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("full", "has something in it"), ("with blank", "Slurm allows"), ("x" * 80, "too long")],
+)
+def test_a_folder_that_cannot_be_used_is_refused(tmp_path: Path, name: str, message: str) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "work").touch()
+    with pytest.raises(InputError, match=message):
+        SlurmCluster(folder=tmp_path / name).start()
+    assert (tmp_path / "full" / "work").exists()
+
+
+def test_what_needs_a_running_cluster_says_so(slurm: SlurmCluster) -> None:
+    with pytest.raises(InputError, match="is not running"):
+        SlurmCluster().run(["sinfo"])
+    with pytest.raises(InputError, match="is running already"):
+        slurm.start()
+    with pytest.raises(InputError, match=r"no node 'c9'; there are q1, c1, c2"):
+        slurm.kill_node("c9")
+
+
+# Ended
+
+
+def test_nothing_is_left_when_the_maker_is_killed() -> None:
+    script = """if True:
+        import time
+        from hybridflow.slurm.cluster import SlurmCluster
+        cluster = SlurmCluster(nodes=2).start()
+        job = "setsid sleep 600 & sleep 600"
+        cluster.run(["sbatch", "--output=/dev/null", "--wrap", job], cwd="/")
+        while "R" not in cluster.run(["squeue", "-h", "-o%t"]).stdout:
+            pass
+        print(cluster.folder, flush=True)
+        time.sleep(600)
+    """
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as maker:
+        assert maker.stdout is not None
+        folder = maker.stdout.readline().decode().strip()
+        members = processes_of(folder)
+        assert len(members) > 5
+        maker.kill()
+    assert_gone(folder)
+    assert not list(filter(is_alive, members))
+
+
+def test_a_stopped_cluster_leaves_nothing_and_can_start_again() -> None:
+    cluster = SlurmCluster(nodes=1)
+    folders = []
+    for _ in range(2):
+        with cluster:
+            folders.append(cluster.folder)
+        assert_gone(folders[-1])
+    cluster.stop()
+
+
+# Root, and ordinary users
+
+
+@pytest.fixture(scope="module")
+def user() -> Iterator[str]:
+    """An ordinary user of this machine, made for these tests."""
+    if not ROOT:
+        pytest.skip("only root can make users; the other tests are an ordinary user's then")
+    name = f"hf{os.getpid()}"
+    subprocess.run(["useradd", "--no-create-home", "--home-dir=/", name], check=True)
+    yield name
+    subprocess.run(["userdel", name], check=True)
+
+
+def python_of(user: str) -> list[str]:
+    """Return a Python with hybridflow that another user may run: ours may lie in root's home."""
+    packages = [str(Path(hybridflow.__file__).parents[1]), str(Path(psutil.__file__).parents[1])]
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    for program in (sys.executable, shutil.which(version, path="/usr/bin:/bin")):
+        if program is not None:
+            path = f"PYTHONPATH={os.pathsep.join(packages)}"
+            clean = [shutil.which("runuser") or "runuser", "-u", user, "--", "env", "-i", path]
+            command = [*clean, "PATH=/usr/bin:/bin", program, "-B"]
+            test = [*command, "-c", "import hybridflow.slurm.cluster"]
+            if subprocess.run(test, check=False, cwd="/", capture_output=True).returncode == 0:
+                return command
+    pytest.skip(f"no {version} that an ordinary user may run can import hybridflow here")
+
+
+def test_an_ordinary_user_has_a_cluster_with_accounting(user: str) -> None:
+    script = """if True:
+        from hybridflow.slurm.cluster import SlurmCluster
+        with SlurmCluster(nodes=2, qpus={"aer": 1}, accounting=True) as cluster:
+            print(cluster.folder, oct(cluster.folder.stat().st_mode)[-3:])
+            print(cluster.run(["srun", "--gres=qpu:1", "id", "-un"]).stdout)
+            print(cluster.run(["sacctmgr", "-nP", "list", "associations"]).stdout)
+    """
+    done = subprocess.run(
+        [*python_of(user), "-c", script], capture_output=True, text=True, check=False, cwd="/"
+    )
+    assert done.returncode == 0, done.stderr
+    folder, mode, name, *associations = done.stdout.split()
+    assert (mode, name) == ("700", user)
+    assert any(f"|hybridflow|{user}|" in line for line in associations)
+    assert_gone(folder)
+
+
+def test_roots_cluster_runs_the_jobs_of_others_as_them(slurm: SlurmCluster, user: str) -> None:
+    done = slurm.run(["runuser", "-u", user, "--", "srun", "id", "-un"], cwd="/")
+    assert done.stdout.strip() == user
+
+
+# Accounting
+
+
+def test_accounting_books_slots() -> None:
+    with SlurmCluster(nodes=1, qpus={"aer": 2}, accounting=True) as cluster:
+        cluster.run(["srun", "--gres=qpu:aer:2", "true"])
+        query = ["sacct", "-XnP", "--allusers", "--format=Account,User,State,AllocTRES"]
+
+        def booked() -> bool:
+            return "|COMPLETED|" in cluster.run(query).stdout
+
+        eventually(booked)
+        account, who, _, tres = cluster.run(query).stdout.strip().split("|")
+        assert (account, who) == ("hybridflow", pwd.getpwuid(os.geteuid()).pw_name)
+        assert {"gres/qpu=2", "gres/qpu:aer=2"} <= set(tres.split(","))
+
+
+# From the command line
+
+
+@pytest.fixture
+def place() -> Iterator[str]:
+    """A folder for a cluster; the name is short, since sockets lie in it."""
+    folder = tempfile.mkdtemp(prefix="hf-")
+    yield folder
+    assert not Path(folder).exists()
+
+
+def hybridflow_command(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "hybridflow", "cluster", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_a_cluster_of_the_command_line_outlives_its_command(place: str) -> None:
+    up = hybridflow_command(
+        "up", "--nodes=2", "--qpu=aer:1", "--license=cloud:2", "--folder", place
+    )
+    assert up.returncode == 0, up.stderr
+    assert up.stdout.splitlines()[:2] == ["nodes  q1 c1", "QPUs   aer:1 cloud:2"]
+    again = hybridflow_command("up", "--folder", place)
+    assert (again.returncode, "is a local cluster in" in again.stderr) == (2, True)
+    script = f'eval "$({sys.executable} -m hybridflow cluster env --folder {shlex.quote(place)})"'
+    run = [f"{script}; srun --gres=qpu:aer:1 --licenses=cloud:1 printenv SLURMD_NODENAME"]
+    done = subprocess.run(["bash", "-c", *run], capture_output=True, text=True, check=False)
+    assert done.stdout == "q1\n", done.stderr
+    status = hybridflow_command("status", "--folder", place)
+    assert status.returncode == 0
+    assert "QPU slots qpu:aer:1, used qpu:aer:0" in status.stdout
+    down = hybridflow_command("down", "--folder", place)
+    assert (down.returncode, down.stdout) == (0, "")
+    assert_gone(place)
+    assert hybridflow_command("status", "--folder", place).returncode == 2
+
+
+def test_a_cluster_whose_holder_is_killed_ends(place: str) -> None:
+    assert hybridflow_command("up", "--nodes=1", "--folder", place).returncode == 0
+    held = json.loads((Path(place) / "cluster.json").read_text())
+    os.kill(held["pid"], signal.SIGKILL)
+    assert_gone(place)
+
+
+def test_a_cluster_that_does_not_come_up_says_why(place: str) -> None:
+    (Path(place) / "work").touch()
+    up = hybridflow_command("up", "--folder", place)
+    assert (up.returncode, "has something in it" in up.stderr) == (2, True)
+    shutil.rmtree(place)
+    up = hybridflow_command("up", "--nodes=1", "--qpu=aer", "--folder", place)
+    assert (up.returncode, "'aer' is not NAME:SLOTS" in up.stderr) == (2, True)
+
+
+def test_the_state_of_others_is_not_trusted(tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    with pytest.raises(InputError, match="cannot be trusted"):
+        background.find_background(tmp_path)
+    tmp_path.chmod(0o700)
+    (tmp_path / "cluster.json").write_text("{}")
+    with pytest.raises(InputError, match="does not describe a local cluster"):
+        background.find_background(tmp_path)
+
+
+def test_it_is_up_in_ten_seconds() -> None:
+    began = time.monotonic()
+    with SlurmCluster(nodes=3, qpus={"aer_a": 1, "aer_b": 2}):
+        assert time.monotonic() - began < 10

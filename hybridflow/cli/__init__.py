@@ -76,6 +76,7 @@ def _exit_status(error: HybridflowError) -> int:
 @click.group(
     cls=_Main,
     lazy={
+        "cluster": "hybridflow.cli.cluster:group",
         "qpu-emulator": "hybridflow.cli.qpu_emulator:command",
         "report": "hybridflow.cli.report:command",
         "run": "hybridflow.cli.run:group",

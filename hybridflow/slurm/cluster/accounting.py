@@ -1,4 +1,4 @@
-"""Accounting of a local cluster: MariaDB and slurmdbd, and an account for whoever makes the cluster.
+"""Accounting of a local cluster: MariaDB and slurmdbd, and an account for its maker.
 
 slurmdbd reaches MariaDB through a socket in a folder that is its user's alone; there is no
 password, and nothing listens on a port but slurmdbd itself, which asks for munge's credentials.
@@ -6,10 +6,9 @@ password, and nothing listens on a port but slurmdbd itself, which asks for mung
 
 import os
 import pwd
-import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-from hybridflow.errors import ClusterError
+from hybridflow.slurm.cluster.commands import run
 from hybridflow.slurm.cluster.daemons import Daemons
 from hybridflow.slurm.cluster.layout import Layout
 from hybridflow.slurm.cluster.network import answers_at, answers_on
@@ -44,13 +43,12 @@ def start_accounting(
     ClusterError
         If one of them does not come up.
     """
-    user = pwd.getpwuid(os.geteuid()).pw_name
-    _make_database(layout, programs["mariadb-install-db"], user)
+    _make_database(layout, programs["mariadb-install-db"])
     daemons.start(
         "mariadbd",
         "mariadbd",
         "--no-defaults",
-        f"--user={user}",
+        f"--user={_user()}",
         f"--datadir={layout.database}",
         f"--socket={layout.database_socket}",
         f"--pid-file={layout.folder / 'run' / 'mariadbd.pid'}",
@@ -62,7 +60,7 @@ def start_accounting(
         "slurmdbd",
         "slurmdbd",
         "-D",
-        SLURM_CONF=str(layout.slurm_conf),
+        **layout.environ,
         MYSQL_UNIX_PORT=str(layout.database_socket),
     )
     daemons.wait("slurmdbd", lambda: answers_on(port))
@@ -76,44 +74,27 @@ def add_account(layout: Layout, programs: Mapping[str, str]) -> None:
     ClusterError
         If slurmdbd refuses.
     """
-    user = pwd.getpwuid(os.geteuid()).pw_name
     for what in (
         ["account", ACCOUNT],
-        ["user", user, f"account={ACCOUNT}", f"defaultaccount={ACCOUNT}"],
+        ["user", _user(), f"account={ACCOUNT}", f"defaultaccount={ACCOUNT}"],
     ):
-        _run(
-            [programs["sacctmgr"], "--immediate", "add", *what],
-            f"the account {ACCOUNT} cannot be made",
-            {**os.environ, "SLURM_CONF": str(layout.slurm_conf)},
-        )
+        run([programs["sacctmgr"], "--immediate", "add", *what], layout.environ)
 
 
-def _make_database(layout: Layout, program: str, user: str) -> None:
+def _user() -> str:
+    return pwd.getpwuid(os.geteuid()).pw_name
+
+
+def _make_database(layout: Layout, program: str) -> None:
     command = [
         program,
         "--no-defaults",
         f"--datadir={layout.database}",
         # No --user: with it the script would change the owner of a folder of the system's.
         "--auth-root-authentication-method=socket",
-        f"--auth-root-socket-user={user}",
+        f"--auth-root-socket-user={_user()}",
         "--skip-name-resolve",
         "--skip-test-db",
         *_DATABASE,
     ]
-    _run(command, "the database of the accounting cannot be made")
-
-
-def _run(
-    command: Sequence[str], failure: str, environment: Mapping[str, str] | None = None
-) -> None:
-    done = subprocess.run(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=environment,
-        check=False,
-    )
-    if done.returncode != 0:
-        raise ClusterError(f"{failure}: {command[0]} ended with {done.returncode}:\n{done.stdout}")
+    run(command, {})

@@ -2,15 +2,15 @@
 
 import functools
 import os
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from hybridflow.errors import ClusterError, InputError
+from hybridflow.errors import InputError
 from hybridflow.slurm.cluster.accounting import add_account, start_accounting
+from hybridflow.slurm.cluster.commands import run
 from hybridflow.slurm.cluster.daemons import Daemons
 from hybridflow.slurm.cluster.files import write_files
 from hybridflow.slurm.cluster.layout import Layout
@@ -18,6 +18,9 @@ from hybridflow.slurm.cluster.network import answers_at, answers_on
 from hybridflow.slurm.cluster.ports import Ports
 from hybridflow.slurm.cluster.programs import find_programs
 from hybridflow.slurm.cluster.shape import Shape
+
+if TYPE_CHECKING:
+    import subprocess
 
 __all__ = ["SlurmCluster"]
 
@@ -31,10 +34,6 @@ class _Running:
     programs: Mapping[str, str]
     ports: Ports
     daemons: Daemons
-
-    @property
-    def environ(self) -> dict[str, str]:
-        return {"SLURM_CONF": str(self.layout.slurm_conf)}
 
 
 class SlurmCluster:
@@ -109,7 +108,7 @@ class SlurmCluster:
     @property
     def environ(self) -> dict[str, str]:
         """What to add to ``os.environ`` so that Slurm's commands talk to this cluster."""
-        return self._running.environ
+        return self._running.layout.environ
 
     def start(self) -> Self:
         """Start it and wait until all nodes are up.
@@ -160,8 +159,9 @@ class SlurmCluster:
         command
             Program and arguments.
         **options
-            For :func:`subprocess.run`; by default, output is captured as text and the time limit
-            is a minute. With ``check=False``, a failure is the caller's to see.
+            ``check=False``: a failure is the caller's to see. All others are those of
+            :func:`subprocess.run`; by default, output is captured as text and the time limit is a
+            minute.
 
         Returns
         -------
@@ -171,18 +171,9 @@ class SlurmCluster:
         Raises
         ------
         ClusterError
-            If it fails: with what it said.
+            If it fails or takes too long: with what it said.
         """
-        check = options.pop("check", True)
-        environment = {**options.pop("env", os.environ), **self.environ}
-        settings = {"capture_output": True, "text": True, "timeout": 60.0, **options}
-        done = subprocess.run(command, env=environment, check=False, **settings)
-        if check and done.returncode != 0:
-            raise ClusterError(
-                f"`{' '.join(command)}` failed with exit status {done.returncode}: "
-                f"{done.stderr or done.stdout or 'it said nothing'}"
-            )
-        return done
+        return run(command, self.environ, **options)
 
     def restart_controller(self) -> None:
         """End slurmctld in good order and start it again; jobs go on meanwhile.
@@ -198,7 +189,8 @@ class SlurmCluster:
     def kill_node(self, name: str) -> None:
         """End a node's slurmd and everything on the node at once, as if it lost power.
 
-        Slurm notices after ``SlurmdTimeout`` seconds; until then the node's jobs look alive.
+        Slurm notices after ``SlurmdTimeout`` seconds (60, see ``settings``); until then the node's
+        jobs look alive. ``scontrol update nodename=… state=down reason=…`` tells it at once.
         """
         self._running.daemons.kill(self._daemon_of(name))
 

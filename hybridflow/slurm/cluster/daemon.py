@@ -103,12 +103,16 @@ class Daemon:
             psutil.wait_procs(children, timeout=1)
         self.close()
 
-    def close(self) -> None:
-        """Have everything ended in good order, SIGTERM first, and wait. May be called twice."""
+    def let_go(self) -> None:
+        """Have everything ended in good order, SIGTERM first. May be called twice."""
         with contextlib.suppress(OSError):  # the reaper is gone, or this is the second call
             # Not close() alone: a process that the maker has forked may hold the socket too.
             self._control.shutdown(socket.SHUT_RDWR)
         self._control.close()
+
+    def close(self) -> None:
+        """Have everything ended, and wait for it. May be called twice."""
+        self.let_go()
         self._reaper.wait()
 
     def _answer(self) -> int:

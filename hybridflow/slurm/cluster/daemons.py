@@ -15,7 +15,7 @@ from hybridflow.slurm.cluster.layout import Layout
 __all__ = ["Daemons"]
 
 _LOOK_SECONDS = 0.05
-_GRACE_SECONDS = 5.0
+_GRACE_SECONDS = 3.0
 
 
 class Daemons:
@@ -91,7 +91,9 @@ class Daemons:
         self._pop(name).kill()
 
     def close(self) -> None:
-        """End all daemons, the last first, and have the folder removed."""
+        """End all daemons, all at once, and have the folder removed."""
+        for daemon in self._running.values():
+            daemon.let_go()
         while self._running:
             self._running.popitem()[1].close()
         self._stack.close()
@@ -109,6 +111,7 @@ class Daemons:
                     *(sys.executable, "-I", "-S", sweeper.__file__),
                     *(str(reader), str(self._layout.folder)),
                 ],
+                env={},
                 pass_fds=[reader],
                 stdin=subprocess.DEVNULL,
                 process_group=0,

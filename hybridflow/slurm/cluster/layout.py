@@ -17,6 +17,7 @@ scripts; the folder of anybody else's is that user's alone.
 
 import os
 import re
+import stat
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,12 +59,13 @@ class Layout:
             place = Path(tempfile.mkdtemp(prefix="hybridflow-cluster-"))
         else:
             place = Path(folder).absolute()
-            _check(place)
+            _check_name(place)
+            _take(place)
         layout = cls(place, os.geteuid() == 0)
         try:
             layout._make_folders()
-        except OSError as error:
-            raise InputError(f"the cluster's folder {place} cannot be made: {error}") from error
+        except FileExistsError as error:
+            raise InputError(f"another local cluster starts in {place}; name another") from error
         return layout
 
     @property
@@ -80,6 +82,11 @@ class Layout:
     def slurm_conf(self) -> Path:
         """Slurm's configuration."""
         return self.etc / "slurm.conf"
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """What Slurm's programs need in their environment to find the cluster."""
+        return {"SLURM_CONF": str(self.slurm_conf)}
 
     @property
     def log(self) -> Path:
@@ -107,7 +114,6 @@ class Layout:
         return self.folder / "db" / "socket"
 
     def _make_folders(self) -> None:
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for name in ("keys", "log", "run", "state", "db"):
             (self.folder / name).mkdir(mode=0o700)
         for place in (self.etc, self.munge_socket.parent, self.folder / "spool"):
@@ -116,12 +122,23 @@ class Layout:
         self.folder.chmod(self.mode)
 
 
-def _check(place: Path) -> None:
-    if place.exists() and (not place.is_dir() or any(place.iterdir())):
+def _take(place: Path) -> None:
+    try:
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        seen = os.lstat(place)
+        empty = not any(place.iterdir())
+    except OSError as error:
+        raise InputError(f"the cluster's folder {place} cannot be made: {error}") from error
+    if not stat.S_ISDIR(seen.st_mode) or seen.st_uid != os.geteuid():
+        raise InputError(f"{place} is not a folder of this user's own; name another one")
+    if not empty:
         raise InputError(
             f"{place} has something in it; a local cluster needs a folder of its own, which it "
             "removes at its end"
         )
+
+
+def _check_name(place: Path) -> None:
     if not _PATH.fullmatch(str(place)):
         raise InputError(
             f"{place} cannot hold a local cluster: Slurm allows letters, digits and . _ + - in it"

@@ -14,6 +14,7 @@ BASIC = {
     "slurmd": "slurmd",
     "scontrol": "slurm-client",
     "sinfo": "slurm-client",
+    "squeue": "slurm-client",
 }
 """Programs of every cluster, and the Debian package of each."""
 
