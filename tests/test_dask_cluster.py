@@ -32,7 +32,7 @@ from hybridflow.errors import (
 )
 from hybridflow.lease import Lease
 from hybridflow.site import load_site
-from hybridflow_dask import HybridCluster, launch
+from hybridflow_dask import HybridCluster, launch, workers
 from hybridflow_dask.folder import PrivateFolder
 from hybridflow_dask.groups import STARTS
 from hybridflow_dask.workers import WorkerProcess
@@ -514,7 +514,10 @@ def test_workers_of_a_scheduler_that_was_killed_end(site: Path, tmp_path: Path) 
 # --- the parts -----------------------------------------------------------------------------------
 
 
-def test_a_process_that_does_not_end_is_killed(tmp_path: Path) -> None:
+def test_a_process_that_does_not_end_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "GRACE_SECONDS", 0.1)
     script = "import signal, time; signal.signal(15, lambda *_: None); print('up', flush=True)"
 
     async def main() -> WorkerProcess:

@@ -51,7 +51,7 @@ from hybridflow_dask.groups import Group
 from hybridflow_dask.labels import CLASSICAL, QUANTUM
 from hybridflow_dask.launch import Launch, on_disk
 from hybridflow_dask.scheduler import HybridPlugin
-from hybridflow_dask.workers import GRACE_SECONDS, LEAVE_SECONDS, WorkerProcess
+from hybridflow_dask.workers import GRACE_SECONDS, WorkerProcess
 
 __all__ = ["HybridCluster"]
 
@@ -203,10 +203,7 @@ class HybridCluster(SpecCluster):
         }
 
     def _scheduler_closes(self) -> None:
-        if self.status == Status.running:
-            # Not by us: it has told its workers to close.
-            for worker in self.workers.values():
-                worker.leave_seconds = GRACE_SECONDS if worker.came_up_at else 0.0
+        if self.status == Status.running:  # else it is the cluster that closes it
             self._scheduler_error = ResourceError(
                 "the Dask scheduler was closed, and the cluster with it: open a new one"
             )
@@ -396,11 +393,10 @@ class HybridCluster(SpecCluster):
         try:
             if self.scheduler.status == Status.running:
                 # Twice: no more tasks for them; then, what they were running has its results.
+                # Told to close, a worker would be slower to end than by the signal that it gets.
                 await self.scheduler.retire_workers(names=names, remove=False)
                 await self._finished_tasks(names)
-                await self.scheduler.retire_workers(names=names, close_workers=True)
-                for worker in (self.workers[name] for name in names if name in self.workers):
-                    worker.leave_seconds = LEAVE_SECONDS if worker.came_up_at else 0.0
+                await self.scheduler.retire_workers(names=names, remove=False)
             for name in names:
                 self.worker_spec.pop(name, None)
             await self._correct_state()

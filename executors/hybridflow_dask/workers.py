@@ -10,13 +10,10 @@ from pathlib import Path
 from distributed.core import Status
 from distributed.deploy.spec import ProcessInterface
 
-__all__ = ["GRACE_SECONDS", "LEAVE_SECONDS", "WorkerProcess"]
+__all__ = ["GRACE_SECONDS", "WorkerProcess"]
 
 GRACE_SECONDS = 2.0
 """Time that a worker has to end, in seconds: what it still computes has no use."""
-
-LEAVE_SECONDS = 10.0
-"""Time that a worker has which the scheduler has told to close, in seconds."""
 
 _OUTPUT_BYTES = 8192
 
@@ -49,9 +46,6 @@ class WorkerProcess(ProcessInterface):
         Exit status of the door or the keeper; None while it runs.
     came_up_at
         When its worker first reported to the scheduler, by the monotonic clock; None before.
-    leave_seconds
-        How long :meth:`close` waits for its worker to end by itself, as the scheduler has told it
-        to, in seconds.
     """
 
     def __init__(
@@ -70,7 +64,6 @@ class WorkerProcess(ProcessInterface):
         self.log = log
         self.exit_status: int | None = None
         self.came_up_at: float | None = None
-        self.leave_seconds = 0.0
         self._command = command
         self._variables = variables
         self._handle = handle
@@ -99,14 +92,15 @@ class WorkerProcess(ProcessInterface):
         await super().start()
 
     async def close(self) -> None:
-        """End the process: SIGTERM, which lets the broker end its work, once more, then SIGKILL."""
-        # To the first one, Dask's nanny closes its worker, which waits for the task that it runs;
-        # so may a worker that gets it while it closes. The second one ends them as they are.
-        for seconds, number in (
-            (self.leave_seconds, signal.SIGTERM),
+        """End the process: SIGTERM, which lets the broker end its work, twice; then SIGKILL."""
+        # At the first, Dask's nanny closes its worker, which waits for what it computes; a worker
+        # that is closing already may hang. The second ends both as they are; the reaper, the rest.
+        steps = (
+            (0, signal.SIGTERM),
             (GRACE_SECONDS, signal.SIGTERM),
-            (self._end_seconds, signal.SIGKILL),  # the reaper ends what is below it
-        ):
+            (self._end_seconds, signal.SIGKILL),
+        )
+        for seconds, number in steps:
             if not await self._ends_in(seconds):
                 self._signal(number)
         await self._ends_in(None)
