@@ -3,10 +3,12 @@
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import pytest
 
+from hybridflow.slurm.cluster import SlurmCluster
 from hybridflow.testing import slurm_cluster
 
 slurm = slurm_cluster(
@@ -24,6 +26,18 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith(("HYBRIDFLOW_", "SLURM_", "QRMI_", "PARSL_", "DASK_")):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def on_cluster(
+    slurm: SlurmCluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[SlurmCluster]:
+    """The cluster, for this process's own commands; jobs write into a folder of the test."""
+    for name, value in slurm.environ.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    yield slurm
+    slurm.run(["scancel", "--user", str(os.getuid())])
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -168,17 +168,6 @@ def test_a_controller_that_is_down_is_worth_another_try(
 # --- states --------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def on_cluster(
-    slurm: SlurmCluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> SlurmCluster:
-    """A cluster that this process's commands talk to; jobs write into a folder of the test."""
-    for name, value in slurm.environ.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.chdir(tmp_path)
-    return slurm
-
-
 def shell(text: str, *components: Component, name: str = "test", array: str | None = None) -> str:
     chosen = components or (Component(),)
     return submit(Job(name=name, command=("sh", "-c", text), components=chosen, array=array))

@@ -31,7 +31,7 @@ _GROWTH = 1.5
 
 # Reasons to wait that time alone does not remove.
 _HOPELESS = re.compile(
-    r"PartitionNodeLimit|PartitionTimeLimit|BadConstraints|InvalidAccount|InvalidQOS"
+    r"PartitionConfig|PartitionNodeLimit|PartitionTimeLimit|BadConstraints|InvalidAccount|InvalidQOS"
     r"|DependencyNeverSatisfied|JobHeldAdmin|JobHoldMaxRequeue|AccountNotAllowed|QOSNotAllowed"
     r"|ReservationDeleted|(Assoc|QOS)Max\w+PerJob\w*|(Assoc|QOS)Max\w+PerNode\w*|QOSMin\w+"
 )

@@ -136,7 +136,7 @@ def check_completed(info: JobInfo) -> None:
     if info.hopeless:
         raise JobFailedError(
             f"Slurm job {info.group} waits for what cannot come ({info.reason}) in partition "
-            f"{info.partition!r}: cancel it (scancel {info.group}) and ask for something else"
+            f"{info.partition!r}: scancel {info.group}, and ask for something else"
         )
     if info.state is SlurmState.COMPLETED:
         return

@@ -1,0 +1,38 @@
+"""A program for tests: says on which nodes of a Slurm job the tasks of an engine ran, as JSON."""
+
+import json
+import os
+import sys
+import time
+
+import hybridflow as hf
+from hybridflow.pools import open_pools
+
+TASKS = 8
+
+
+@hf.quantum_task
+def shots() -> dict[str, int]:
+    from qiskit import QuantumCircuit
+
+    circuit = QuantumCircuit(1)
+    circuit.x(0)
+    circuit.measure_all()
+    counts = hf.Sampler().run([circuit], shots=5).result()[0].data.meas.get_counts()
+    return {"node": os.environ["SLURMD_NODENAME"], **counts}
+
+
+def place() -> str:
+    time.sleep(0.5)  # long enough for the other node to get some, too
+    ranks = [name for name in os.environ if name == "SLURM_NTASKS" or name.startswith("PMI")]
+    assert not ranks, ranks
+    assert "HYBRIDFLOW_BROKER" not in os.environ
+    return os.environ["SLURMD_NODENAME"]
+
+
+if __name__ == "__main__":
+    with open_pools(engine=sys.argv[1]) as pools:
+        places = [pools.classical.submit(place) for _ in range(TASKS)]
+        quantum = pools.quantum.submit(shots).result()
+        classical = sorted({future.result() for future in places})
+    print(json.dumps({"quantum": quantum, "classical": classical}))
