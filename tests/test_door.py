@@ -213,11 +213,16 @@ def test_credentials_of_a_file_reach_the_broker_alone(place: Place, tmp_path: Pa
     assert "another `hybridflow slot run` of this job" in again.stderr
 
 
-def test_a_job_whose_end_nobody_knows_runs_all_the_same(place: Place) -> None:
-    job = {"SLURM_JOB_ID": "42", "QRMI_JOB_QPU_RESOURCES": "one", "SLURM_CONF": "/nonexistent"}
+def test_a_job_whose_end_nobody_knows_runs_all_the_same(place: Place, tmp_path: Path) -> None:
+    squeue = tmp_path / "squeue"
+    squeue.write_text("#!/bin/sh\necho it is away >&2; exit 1\n")
+    squeue.chmod(0o700)
+    path = f"{tmp_path}:{place.environment['PATH']}"
+    job = {"SLURM_JOB_ID": "42", "QRMI_JOB_QPU_RESOURCES": "one", "PATH": path}
     done = run(place, "sh", "-c", "exit 7", **job)
     assert done.returncode == 7
     assert "when this job ends is not known" in done.stderr
+    assert "it is away" in done.stderr
 
 
 @pytest.mark.parametrize(("program", "status"), [("no-such-program", 127), ("/etc/passwd", 126)])

@@ -77,6 +77,7 @@ def _exit_status(error: HybridflowError) -> int:
     cls=_Main,
     lazy={
         "cluster": "hybridflow.cli.cluster:group",
+        "doctor": "hybridflow.cli.doctor:command",
         "qpu-emulator": "hybridflow.cli.qpu_emulator:command",
         "report": "hybridflow.cli.report:command",
         "run": "hybridflow.cli.run:group",
