@@ -1,9 +1,12 @@
 """``hybridflow qpu-emulator``: an emulated QPU as a service, from the command line."""
 
-from pathlib import Path
-from typing import Any
+import sys
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from hybridflow.emulator.config import Config
 
 __all__ = ["command"]
 
@@ -25,7 +28,11 @@ _EXAMPLE = "Example: hybridflow qpu-emulator --resource qpu --seconds-per-job 2"
     show_default=True,
     help="Port; 0: a free one.",
 )
-@click.option("--config", metavar="FILE", help="Resources, keys and bounds; see docs/emulator.md.")
+@click.option(
+    "--config",
+    metavar="FILE",
+    help="TOML of resources, keys and bounds; -: one line of JSON on standard input.",
+)
 @click.option("--resource", "names", metavar="NAME", multiple=True, help="Resource; repeatable.")
 @click.option("--device", metavar="NAME", help="Fake device of qiskit-ibm-runtime: FakeTorino, …")
 @click.option("--seconds-per-job", type=float, metavar="S", help="Fixed cost of a vendor job.")
@@ -49,12 +56,18 @@ def command(
     is the first line that is printed; Ctrl-C or SIGTERM ends the service, and what it knows.
     """
     from hybridflow.emulator.command import serve_until_stopped
-    from hybridflow.emulator.config import configured, load_config
 
     given = {key: value for key, value in options.items() if value is not None}
     if no_tags:
         given["tags"] = False
     if config is not None and (names or given):
         raise click.UsageError("--config says it all: it goes with no option of a resource")
-    chosen = load_config(Path(config)) if config else configured(names or ("emulated",), given)
-    serve_until_stopped(chosen, host, port, until_eof=until_eof)
+    serve_until_stopped(_chosen(config, names, given), host, port, until_eof=until_eof)
+
+
+def _chosen(config: str | None, names: tuple[str, ...], options: dict[str, Any]) -> "Config":
+    from hybridflow.emulator.config import configured, load_config, read_config
+
+    if config is None:
+        return configured(names or ("emulated",), options)
+    return read_config(sys.stdin.fileno()) if config == "-" else load_config(config)

@@ -1,6 +1,6 @@
 """What the service offers, to whom: its configuration file, checked.
 
-TOML, or JSON where the name ends so: ``[qpu.NAME]`` tables with :class:`DeviceOptions`, and in
+TOML (``configs/emulator/service.toml``): ``[qpu.NAME]`` tables with :class:`DeviceOptions`, and in
 ``[keys]`` the key of each user. Without keys, whoever can reach the service may use it.
 """
 
@@ -16,7 +16,7 @@ import msgspec
 from hybridflow.backends.aer import AerOptions
 from hybridflow.errors import InputError, SiteError
 
-__all__ = ["Config", "DeviceOptions", "configured", "is_loopback", "load_config"]
+__all__ = ["Config", "DeviceOptions", "configured", "is_loopback", "load_config", "read_config"]
 
 _SHORTEST_KEY = 8
 
@@ -113,20 +113,35 @@ def load_config(path: str | os.PathLike[str]) -> Config:
         If it cannot be read, says something wrong, or holds keys that others can read.
     """
     file = Path(path)
-    decode = msgspec.json.decode if file.suffix == ".json" else msgspec.toml.decode
     try:
-        mode = file.stat().st_mode
-        config: Config = decode(file.read_bytes(), type=Config)
+        mode = stat.S_IMODE(file.stat().st_mode)
+        config = msgspec.toml.decode(file.read_bytes(), type=Config)
     except OSError as error:
         raise SiteError(f"the configuration {file} cannot be read: {error.strerror}") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise SiteError(f"{file}: {error}") from error
-    if config.keys and stat.S_IMODE(mode) & 0o077:
+    if config.keys and mode & 0o077:
         raise SiteError(
-            f"{file} holds keys and can be read by others (mode {stat.S_IMODE(mode):o}); "
-            f"do: chmod 600 {file}"
+            f"{file} holds keys and can be read by others (mode {mode:o}); do: chmod 600 {file}"
         )
     return config
+
+
+def read_config(descriptor: int) -> Config:
+    """Read a configuration from a pipe: one line of JSON, after which the pipe stays open.
+
+    Raises
+    ------
+    SiteError
+        If it says something wrong.
+    """
+    line = b""
+    while not line.endswith(b"\n") and (data := os.read(descriptor, 65536)):
+        line += data
+    try:
+        return msgspec.json.decode(line, type=Config)
+    except msgspec.DecodeError as error:
+        raise SiteError(f"the configuration on standard input: {error}") from error
 
 
 def configured(names: Iterable[str], options: Mapping[str, Any]) -> Config:

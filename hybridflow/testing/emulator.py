@@ -4,7 +4,6 @@ What it executed is asked of the service itself, at the vendor's side of whateve
 """
 
 import contextlib
-import json
 import os
 import select
 import subprocess
@@ -12,8 +11,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+import msgspec
 
 from hybridflow.backends.emulator.client import Client
 from hybridflow.backends.emulator.messages import Execution, Faults
@@ -101,33 +101,30 @@ def qpu_emulator(
     """
     names = resources or ("emulated",)
     keys = dict(keys or {})
-    with tempfile.TemporaryDirectory(prefix="hybridflow-emulator-") as folder:
-        config = Path(folder) / "config.json"
-        config.touch(mode=0o600)
-        config.write_text(json.dumps({"qpu": dict.fromkeys(names, options), "keys": keys}))
-        with _process(config) as process:
-            key = next(iter(keys.values()), "")
-            address = _address(process, _log_of(config))
-            yield QpuEmulator(address, process.pid, names, key)
+    config = {"qpu": dict.fromkeys(names, options), "keys": keys}
+    with tempfile.TemporaryFile() as log, _process(config, log) as process:
+        address = _address(process, log)
+        yield QpuEmulator(address, process.pid, names, next(iter(keys.values()), ""))
 
 
 @contextlib.contextmanager
-def _process(config: Path) -> Iterator["subprocess.Popen[bytes]"]:
+def _process(config: object, log: IO[bytes]) -> Iterator["subprocess.Popen[bytes]"]:
+    # The configuration goes through a pipe: there is no file with keys to be left behind.
     command = [sys.executable, "-P", "-m", "hybridflow", "qpu-emulator", "--port", "0"]
-    with (
-        _log_of(config).open("wb") as log,
-        subprocess.Popen(
-            [*command, "--config", str(config), "--until-eof"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            process_group=0,  # Ctrl-C is for the tests
-        ) as process,
-    ):
+    with subprocess.Popen(
+        [*command, "--config", "-", "--until-eof"],
+        bufsize=0,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=log,
+        process_group=0,  # Ctrl-C is for the tests
+    ) as process:
+        assert process.stdin is not None
         try:
+            with contextlib.suppress(BrokenPipeError):  # it has ended; its log says why
+                process.stdin.write(msgspec.json.encode(config) + b"\n")
             yield process
         finally:
-            assert process.stdin is not None
             process.stdin.close()
             try:
                 process.wait(_END_SECONDS)
@@ -135,11 +132,7 @@ def _process(config: Path) -> Iterator["subprocess.Popen[bytes]"]:
                 process.kill()
 
 
-def _log_of(config: Path) -> Path:
-    return config.with_name("log")
-
-
-def _address(process: "subprocess.Popen[bytes]", log: Path) -> str:
+def _address(process: "subprocess.Popen[bytes]", log: IO[bytes]) -> str:
     assert process.stdout is not None
     until, line = time.monotonic() + _START_SECONDS, b""
     while b"\n" not in line:
@@ -147,8 +140,8 @@ def _address(process: "subprocess.Popen[bytes]", log: Path) -> str:
         ready = select.select([process.stdout], [], [], left)[0]
         data = os.read(process.stdout.fileno(), 4096) if ready else b""
         if not data:
-            raise AcquireError(
-                f"the emulated QPU did not start: {log.read_text(errors='replace').strip()}"
-            )
+            log.seek(0)
+            reason = log.read().decode(errors="replace").strip() or "it said nothing in time"
+            raise AcquireError(f"the emulated QPU did not start: {reason}")
         line += data
     return line.partition(b"\n")[0].decode()
