@@ -11,7 +11,7 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 
-.PHONY: help setup demo test lint format bench docs constraints clean
+.PHONY: help setup demo slurm test lint format bench docs constraints clean
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 14
@@ -26,7 +26,10 @@ demo: $(READY) ## Run the main job: SQD of stretched water through Parsl, on thi
 	@echo "==> hybridflow run sqd --site configs/laptop.toml --control"
 	@$(BIN)/hybridflow run sqd --site configs/laptop.toml --control
 
-test: lint ## Check style, types and import rules, then run all tests
+slurm: ## Install Slurm for the tests on a local cluster (Debian, as root; else say what is missing)
+	@tools/install-slurm
+
+test: slurm lint ## Check style, types and import rules, then run all tests
 	@echo "==> pytest"
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
