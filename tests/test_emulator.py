@@ -161,6 +161,7 @@ def test_targets_of_a_service_are_asked_for_each_time(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     resource = Resource(name="qpu", backend="emulator", options={"url": emulator.url})
     assert target_snapshot(resource).num_qubits is None
+    assert target_snapshot(resource).calibration.startswith("emulated-")
     assert not any(tmp_path.iterdir())
 
 

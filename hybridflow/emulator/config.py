@@ -39,7 +39,8 @@ class DeviceOptions(AerOptions, frozen=True, kw_only=True, forbid_unknown_fields
     max_pubs, max_shots
         Limits of one job (PUBs) and of one PUB (shots).
     calibration
-        Name of its calibration; without it, the date of the fake device's.
+        Name of its calibration; without it, the date of the fake device's, or what is made of these
+        options.
     """
 
     time_scale: float = 1.0

@@ -1,6 +1,8 @@
 """One emulated QPU: one queue for all its users, one job at a time."""
 
 import asyncio
+import hashlib
+import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +25,7 @@ from hybridflow.records import Batch, TargetSnapshot, Usage
 
 __all__ = ["Device", "now"]
 
+_log = logging.getLogger(__name__)
 _EPOCH = time.time() - time.monotonic()
 
 
@@ -62,7 +65,7 @@ class Device:
         loop = asyncio.get_running_loop()
         opened = await loop.run_in_executor(self._thread, self._simulator.open)
         capabilities, target, metadata = opened
-        calibration = self.options.calibration or target.calibration
+        calibration = self.options.calibration or target.calibration or _digest(self.options)
         self.target: TargetSnapshot = msgspec.structs.replace(target, calibration=calibration)
         self.info = DeviceInfo(
             capabilities=msgspec.structs.replace(
@@ -92,8 +95,8 @@ class Device:
             self._running.stop.set()
         if self._worker is not None:
             self._worker.cancel()
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._thread, self._simulator.close)
+        # Not in the device's own thread, which may wait for Aer.
+        await asyncio.to_thread(self._simulator.close)
         self._thread.shutdown()
 
     # Jobs
@@ -152,6 +155,7 @@ class Device:
         except HybridflowError as error:
             job.fail(error, now())
         except Exception as error:  # the queue must outlive whatever a job does to it
+            _log.exception("the job %s could not be executed", job.id)
             job.fail(InternalError(f"{type(error).__name__}: {error}"), now())
         else:
             job.succeed(outcome, now())
@@ -161,3 +165,9 @@ class Device:
     def _device_seconds(self, seconds: float) -> float:
         scale = self.options.time_scale if self.options.timing.is_set else 1.0
         return seconds / scale if scale else 0.0
+
+
+def _digest(options: DeviceOptions) -> str:
+    # What would be another device has another name, as a calibration's date would tell.
+    text = msgspec.json.encode(options, order="sorted")
+    return f"emulated-{hashlib.blake2b(text, digest_size=4).hexdigest()}"

@@ -18,6 +18,8 @@ from hybridflow.records import Batch, Capabilities, Resource, TargetSnapshot, Us
 __all__ = ["Simulator"]
 
 _LOOK_SECONDS = 0.1
+_END_SECONDS = 2.0
+"""Patience with Aer at the end, which cannot be interrupted while it executes."""
 
 
 class Simulator:
@@ -32,7 +34,7 @@ class Simulator:
     def __init__(self, name: str, options: DeviceOptions) -> None:
         self._options = options
         resource = Resource(name=name, backend="aer", options=msgspec.to_builtins(options.aer))
-        self._aer = BackendProcess(resource, {})
+        self._aer = BackendProcess(resource, {}, release_seconds=_END_SECONDS)
 
     def open(self) -> tuple[Capabilities, TargetSnapshot, dict[str, str]]:
         """Start Aer; return what it can do, its target, and what identifies it."""
