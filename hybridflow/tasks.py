@@ -29,6 +29,7 @@ __all__ = [
     "is_quantum_task",
     "quantum_task",
     "run_marked",
+    "set_current_task",
     "task_name",
 ]
 
@@ -106,6 +107,14 @@ def task_name(function: object) -> str:
 def current_task() -> str:
     """Return the id of the task that this thread is running; empty outside a task."""
     return _current.get()
+
+
+def set_current_task(task: str) -> None:
+    """Say which task this context runs, where an engine records its tasks by itself.
+
+    What is called in it is part of that task, marked functions too.
+    """
+    _current.set(task)
 
 
 def run_marked(function: Callable[..., _R], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> _R:

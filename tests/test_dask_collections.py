@@ -262,6 +262,31 @@ def test_what_is_refused_is_refused_whole(client: Client) -> None:
     assert not PLACES
 
 
+@pytest.mark.parametrize("options", [{}, {"optimize_graph": False}], ids=["optimized", "as-it-is"])
+def test_the_advice_fits_what_is_one_task_as_written(
+    client: Client, options: dict[str, Any]
+) -> None:
+    """Nobody is told to switch an optimization off that is not to blame."""
+    items = db.from_sequence(ITEMS, npartitions=2)
+    folded = items.foldby(lambda x: x % 2, sample, 0)
+    with pytest.raises(TaskError, match=r"`foldby` or `groupby`.*no setting helps: make each"):
+        folded.compute(**options)
+    name = f"written-{next(RUNS)}"
+    with pytest.raises(TaskError, match=r"'sample' and .*'sum'.*a key of its own in the graph"):
+        client.get({name: (sum, [(sample, 1), (sample, 2)])}, name)
+    with quantum(), pytest.raises(TaskError, match=r"'before', 'after'.*then, it is one task"):
+        client.get({f"a-{name}": (after, (before, 1))}, f"a-{name}")
+
+
+def test_the_advice_fits_what_was_fused(client: Client) -> None:
+    """A function of whole rows, whose blocks Dask puts together first."""
+    rows = da.from_array(np.array(ITEMS), chunks=2).rechunk(4)
+    found = da.apply_gufunc(sample, "(i)->(i)", rows, output_dtypes=float)
+    with pytest.raises(TaskError, match=r"or compute with `optimize_graph=False`$"):
+        found.compute()
+    assert list(found.compute(optimize_graph=False)) == [x + 1 for x in ITEMS]
+
+
 def test_only_quantum_steps_may_be_one_task(client: Client) -> None:
     PLACES.clear()
     items = db.from_sequence(ITEMS, npartitions=2)

@@ -391,6 +391,19 @@ async def test_what_no_classical_worker_has_is_not_waited_for(
     assert not plugin_of(scheduler)._stranded
 
 
+@cluster(CLASSICAL, no_worker_seconds=0.3, no_slot_seconds=0.3)
+async def test_what_fails_together_fails_once(client: Client, scheduler: Scheduler) -> None:
+    """The first takes with it what needs both, and then nobody asks for the second."""
+    for restrict, error in (({"GPU": 1}, TaskError), ({"QPU": 1}, NoSlotError)):
+        with dask.annotate(resources=restrict):
+            parts = [dask.delayed(place)(n) for n in range(3)]
+        with pytest.raises(error):
+            await client.compute(dask.delayed(both)(*parts))
+    assert not plugin_of(scheduler)._stranded
+    assert len(plugin_of(scheduler)._backlog) == 0
+    assert await client.submit(place) == "classical"
+
+
 @cluster(CLASSICAL)
 async def test_a_late_worker_that_fits_gets_what_waits(
     client: Client, scheduler: Scheduler

@@ -26,6 +26,7 @@ from qiskit import QuantumCircuit
 import hybridflow as hf
 from hybridflow.environment import ENGINE_WORKER_MARKERS, ROLE
 from hybridflow.errors import NoSlotError, TaskExitError
+from hybridflow.tasks import current_task
 from hybridflow_dask import HybridCluster, quantum
 from hybridflow_dask.results import in_one_piece
 
@@ -57,6 +58,20 @@ def aside(number: int) -> int:
 
 def leave(_: int) -> None:
     raise SystemExit(3)
+
+
+def ask_twice(_: int) -> tuple[str, str]:
+    return current_task(), hf.quantum_task(current_task)()
+
+
+def test_an_annotated_task_knows_what_it_is(client: Client) -> None:
+    """A marked function that it calls is part of it, as in a task with the mark."""
+    with quantum():
+        first, second = client.gather(client.map(ask_twice, range(2)))
+    assert first[0] == first[1] != ""
+    assert second[0] == second[1] != first[0]
+    assert client.submit(hf.quantum_task(current_task)).result(30) not in ("", *first, *second)
+    assert client.submit(current_task).result(30) == ""
 
 
 def test_tasks_know_their_worker(client: Client) -> None:

@@ -21,7 +21,7 @@ from tlz.functoolz import Compose  # type: ignore[import-untyped]
 
 from hybridflow.tasks import is_quantum_task, task_name
 
-__all__ = ["Kind", "Step", "steps"]
+__all__ = ["Kind", "Step", "parts", "steps"]
 
 
 class Kind(Enum):
@@ -42,7 +42,7 @@ class Step(NamedTuple):
 # They call functions that they are given, which makes the step a step of that function.
 _CALLERS = ("dask", "distributed", "tlz", "toolz", "cytoolz", "builtins", "functools")
 
-# They hand on what they are given, as it is, and cost nothing.
+# They hand on what they are given, as it is or put together, and cost next to nothing.
 _CARRIERS = {
     ("dask._task_spec", "identity"),
     ("dask._task_spec", "_identity_cast"),
@@ -50,8 +50,20 @@ _CARRIERS = {
     ("dask.bag.core", "finalize"),
     ("dask.bag.core", "finalize_item"),
     ("dask.bag.core", "reify"),
+    ("dask.array.core", "concatenate_axes"),
     ("dask.array.core", "finalize"),
 }
+
+
+def parts(node: GraphNode | None) -> Iterator[Task]:
+    """Yield the tasks that a task was made of by fusion; itself, if it is not fused."""
+    if not isinstance(node, Task):
+        return
+    if node.func is _execute_subgraph:
+        for inner in node.args[0].values():
+            yield from parts(inner)
+    else:
+        yield node
 
 
 def steps(node: GraphNode | None) -> Iterator[Step]:
@@ -59,12 +71,11 @@ def steps(node: GraphNode | None) -> Iterator[Step]:
 
     A function that only appears among the arguments of a user's function is data, not a step.
     """
-    if not isinstance(node, Task):
-        return
-    if node.func is _execute_subgraph:
-        for inner in node.args[0].values():
-            yield from steps(inner)
-        return
+    for part in parts(node):
+        yield from _steps(part)
+
+
+def _steps(node: Task) -> Iterator[Step]:
     arguments = (*node.args, *node.kwargs.values())
     for argument in arguments:
         if isinstance(argument, Task):

@@ -1,6 +1,6 @@
 """Decides from a task itself, and from its annotation, whether it is a quantum task."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from dask._task_spec import GraphNode
@@ -8,14 +8,20 @@ from dask.typing import Key
 
 from hybridflow.errors import InputError, TaskError
 from hybridflow_dask import amounts
-from hybridflow_dask.graphs import Kind, Step, steps
+from hybridflow_dask.graphs import Kind, Step, parts, steps
 from hybridflow_dask.labels import QPU, is_qpu_label, resource_of
 
 __all__ = ["holds_quantum_step", "restrictions"]
 
-_ADVICE = (
+_FUSED = (
     "make each quantum step a task of its own with `dask.delayed(f)(...)` or `client.submit`, or "
     "compute with `optimize_graph=False`"
+)
+_WRITTEN = (
+    "it is one task as it was written (a call inside a call in a graph, or a method such as "
+    "`foldby` or `groupby` that calls the function among others), so that no setting helps: make "
+    "each quantum step a task of its own with `client.map(f, ...)` or `dask.delayed(f)(...)`, or "
+    "give it a key of its own in the graph, and hand its result to the rest"
 )
 
 
@@ -54,7 +60,7 @@ def restrictions(
     _check(key, asked, known)
     wanted = {label: amount for label, amount in asked.items() if is_qpu_label(label)}
     others = {label: amount for label, amount in asked.items() if label not in wanted}
-    if not _is_quantum(key, list(steps(node)), annotated=bool(wanted)):
+    if not _is_quantum(key, node, annotated=bool(wanted)):
         return others or None
     amount = max(wanted.values(), default=1)
     return {**others, **wanted, QPU: wanted.get(QPU, amount)}
@@ -72,24 +78,43 @@ def _check(key: Key, asked: Mapping[str, Any], known: Mapping[str, int] | None) 
             )
 
 
-def _is_quantum(key: Key, found: list[Step], *, annotated: bool) -> bool:
-    quantum = [step for step in found if step.kind is Kind.QUANTUM]
-    classical = [step for step in found if step.kind is not Kind.QUANTUM]
-    if quantum and classical:
+def _is_quantum(key: Key, node: GraphNode | None, *, annotated: bool) -> bool:
+    found = list(steps(node))
+    quantum, classical = _sorted(found)
+    if _is_mixed(found):
         raise TaskError(
             f"Dask has made one task, {key!r}, of the quantum step(s) {_names(quantum)} and the "
-            f"classical step(s) {_names(classical)}, which may not run in a QPU slot: {_ADVICE}"
+            f"classical step(s) {_names(classical)}, which may not run in a QPU slot: "
+            f"{_advice(node, _is_mixed)}"
         )
     if quantum or not annotated:
         return bool(quantum)
-    users = [step for step in classical if step.kind is Kind.CLASSICAL]
-    if users and len(classical) > 1:
+    if _is_unclear(found):
         raise TaskError(
             f"the task {key!r} is annotated for a QPU, but Dask has made it of the steps "
             f"{_names(classical)}, and which of them was meant cannot be told: mark the function "
-            f"with @hybridflow.quantum_task, and {_ADVICE}"
+            f"with @hybridflow.quantum_task; then, {_advice(node, _is_unclear)}"
         )
-    return bool(users)  # steps of Dask's own, which hand data on, need no QPU
+    # Steps of Dask's own, which hand data on, need no QPU.
+    return any(step.kind is Kind.CLASSICAL for step in classical)
+
+
+def _sorted(found: list[Step]) -> tuple[list[Step], list[Step]]:
+    quantum = [step for step in found if step.kind is Kind.QUANTUM]
+    return quantum, [step for step in found if step.kind is not Kind.QUANTUM]
+
+
+def _is_mixed(found: list[Step]) -> bool:
+    return all(_sorted(found))
+
+
+def _is_unclear(found: list[Step]) -> bool:
+    return len(found) > 1 and any(step.kind is Kind.CLASSICAL for step in found)
+
+
+def _advice(node: GraphNode | None, is_bad: Callable[[list[Step]], bool]) -> str:
+    # Without the optimizer, each part is a task of its own.
+    return _WRITTEN if any(is_bad(list(steps(part))) for part in parts(node)) else _FUSED
 
 
 def _names(found: list[Step]) -> str:

@@ -24,7 +24,7 @@ from distributed.scheduler import Scheduler, TaskState, WorkerState
 from tornado.ioloop import PeriodicCallback
 
 from hybridflow.errors import HybridflowError, InputError, TaskError
-from hybridflow_dask import circuits, purity, shortage
+from hybridflow_dask import circuits, purity, shortage, suspects
 from hybridflow_dask.admission import Admission, examine, is_quantum_worker
 from hybridflow_dask.backlog import Backlog
 from hybridflow_dask.labels import PROCESSES, QPU, is_qpu_label
@@ -37,6 +37,7 @@ TOPIC = "hybridflow"
 """Topic of the plugin's events: ``client.get_events("hybridflow")``."""
 
 _TICK_SECONDS = 0.5
+_WAITING = ("waiting", "queued", "no-worker")
 _logger = logging.getLogger(__name__)
 
 
@@ -195,7 +196,8 @@ class HybridPlugin(SchedulerPlugin):
         if ts.key in self._refused:
             return set()
         amount = amounts(ts)[QPU]
-        return {ws for ws in valid & self._admission.usable if _has_room(ws, amount)}
+        usable = (ws for ws in valid & self._admission.usable if _has_room(ws, amount))
+        return {ws for ws in usable if not suspects.must_wait(ts, ws.processing)}
 
     # --- tasks: when they run --------------------------------------------------------------------
 
@@ -211,6 +213,8 @@ class HybridPlugin(SchedulerPlugin):
         elif start == "no-worker":
             self._backlog.discard(ts)
         elif start == "processing":
+            if finish == "released" and (error := suspects.given_up(ts)):
+                self._refused[key] = error
             self._release_soon()
 
     def _follow_classical(self, ts: TaskState, start: str, finish: str) -> None:
@@ -241,10 +245,12 @@ class HybridPlugin(SchedulerPlugin):
             asyncio.get_running_loop().call_soon(self._refuse, ts)
 
     def _refuse(self, ts: TaskState) -> None:
-        if ts.state in ("waiting", "no-worker") and ts.key in self._refused:
+        if ts.key in self._refused:
             self._fail(ts, self._refused[ts.key])
 
     def _fail(self, ts: TaskState, error: HybridflowError) -> None:
+        if ts.state not in _WAITING:  # one that failed before it has taken it along
+            return
         _logger.error("Task %s fails: %s", ts.key, error)
         # As the scheduler's own errors go, whatever the annotation of the attribute says.
         packed: Any = pickle.dumps(error)

@@ -10,11 +10,11 @@ executor ``labels.PROCESSES``, which runs a task in a process of its own, in the
 
 import os
 import socket
-import types
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from typing import Any
+from contextvars import Context
+from typing import Any, NamedTuple
 
 from dask._task_spec import GraphNode, Task  # Dask's graphs have no public home
 from dask.utils import key_split
@@ -29,7 +29,7 @@ from hybridflow.errors import InputError, NoSlotError
 from hybridflow.events import TaskEnded, TaskStarted, event_log
 from hybridflow.qiskit_thread import import_qiskit
 from hybridflow.slot import connect
-from hybridflow.tasks import guarded, task_name
+from hybridflow.tasks import guarded, set_current_task, task_name
 from hybridflow_dask import circuits
 from hybridflow_dask.graphs import Kind, steps
 from hybridflow_dask.labels import PROCESSES, QPU
@@ -76,7 +76,8 @@ class HybridWorkerPlugin(WorkerPlugin):
         self._running: dict[Any, str] = {}
         in_slot = environment.BROKER in os.environ
         self._role = Role.QUANTUM if in_slot else Role.CLASSICAL
-        self._replace("default", _GuardedThreadPoolExecutor(worker, self._role))
+        threads = _GuardedThreadPoolExecutor(worker, self._role, self._running)
+        self._replace("default", threads)
         if in_slot:
             import_qiskit()
             connect()
@@ -101,7 +102,8 @@ class HybridWorkerPlugin(WorkerPlugin):
             event_log().emit(TaskEnded(task=self._running.pop(key), worker=_process(), error=error))
 
     def _begin(self, key: Any) -> None:
-        if not os.environ.get(environment.RUN) or self._records_itself(key):
+        is_known = self._role is Role.QUANTUM or environment.RUN in os.environ
+        if not is_known or self._records_itself(key):
             return
         task = self._running[key] = uuid.uuid4().hex
         event_log().emit(
@@ -146,17 +148,34 @@ def _process() -> str:
 class _GuardedThreadPoolExecutor(DaskThreads):
     # Dask's threads, in which no task ends the worker that it runs in. Dask looks for
     # "ThreadPoolExecutor" in its name: only then do tasks know their worker.
-    def __init__(self, worker: Worker, role: Role) -> None:
+    def __init__(self, worker: Worker, role: Role, running: Mapping[Any, str]) -> None:
         super().__init__(worker.state.nthreads, thread_name_prefix="Dask-Default-Threads")
         self._role = role
+        self._running = running
 
     def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
-        if isinstance(fn, types.FunctionType):
-            fn.__name__ = _task_in(fn)
+        if call := _Call.of(fn):
+            fn.__name__ = task_name(call.task.func)
+            if known := self._running.get(call.task.key):
+                call.context.run(set_current_task, known)
         task = guarded(fn)
         if self._role is Role.QUANTUM:
             task = _in_one_piece(task)
         return super().submit(task, *args, **kwargs)
+
+
+class _Call(NamedTuple):
+    # What Dask runs in a thread: for each call it makes a function around both.
+    task: Task
+    context: Context
+
+    @classmethod
+    def of(cls, function: object) -> "_Call | None":
+        cells = [cell.cell_contents for cell in getattr(function, "__closure__", None) or ()]
+        held = [value for values in cells if isinstance(values, tuple) for value in values]
+        task = next((value for value in held if isinstance(value, Task)), None)
+        context = next((value for value in cells if isinstance(value, Context)), None)
+        return cls(task, context) if task and context else None
 
 
 def _in_one_piece(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -168,14 +187,6 @@ def _in_one_piece(function: Callable[..., Any]) -> Callable[..., Any]:
         return message
 
     return run
-
-
-def _task_in(function: Callable[..., Any]) -> str:
-    # Dask wraps a task, among other arguments, in a function that it makes for each call.
-    cells = (cell.cell_contents for cell in getattr(function, "__closure__", None) or ())
-    held = (value for values in cells if isinstance(values, tuple) for value in values)
-    nodes = (node for node in held if isinstance(node, Task))
-    return next((task_name(node.func) for node in nodes), function.__name__)
 
 
 class _Processes(Executor):
