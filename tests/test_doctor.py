@@ -46,7 +46,7 @@ class Slurm:
         self.node = "NodeName=q1 Gres=qpu:aer_a:1 State=IDLE\nNodeName=c1 Gres=(null) State=IDLE\n"
         self.license = "LicenseName=cloud Total=2 Used=0\n"
         self.job = "JobId=42 JOB_GRES=qpu:aer_a:1 Licenses=(null)\n"
-        (folder / "cli_filter.lua").touch()
+        (folder / "cli_filter.lua").write_text("-- gives --qpu its effect on the scheduler\n")
         (folder / "plugstack.conf").write_text("")
 
     def ask(self, program: str, *arguments: str) -> str:
@@ -313,7 +313,10 @@ def test_what_slurm_lacks(site: Path, answers: Slurm) -> None:
 
 
 def test_a_filter_without_its_script(site: Path, answers: Slurm) -> None:
-    (answers.folder / "cli_filter.lua").unlink()
+    script = answers.folder / "cli_filter.lua"
+    script.write_text("return slurm.SUCCESS")
+    assert "says nothing of QPUs" in only(look(site, answers), "cli_filter").text
+    script.unlink()
     assert "cli_filter.lua is not there" in only(look(site, answers), "cli_filter").text
 
 
@@ -348,7 +351,9 @@ def defined(
     file = answers.folder / "qpus.json"
     file.write_text(json.dumps({"resources": entries}))
     file.chmod(mode)
-    named = f"definitions={file}" if plugin == "hybridflow" else str(file)
+    names = answers.folder / "qpus.names"
+    names.write_text("# a remark\n\naer_a gres\ncloud license\n")
+    named = f"definitions={file} names={names}" if plugin == "hybridflow" else str(file)
     included = answers.folder / "included.conf"
     included.write_text(f"required spank_{plugin}.so {named} # a remark\n")
     stack = answers.folder / "plugstack.conf"
@@ -392,6 +397,15 @@ def test_definitions_with_keys_that_nobody_reads(site: Path, answers: Slurm) -> 
 def test_definitions_that_others_can_read(site: Path, answers: Slurm) -> None:
     defined(answers, GOOD, mode=0o644)
     assert "0644" in str(look(site, answers)["definitions"])
+
+
+def test_the_list_of_names(site: Path, answers: Slurm) -> None:
+    file = defined(answers, GOOD).with_name("qpus.names")
+    assert "names" not in look(site, answers)
+    file.write_text("aer_a gres\n")
+    assert "does not have cloud" in only(look(site, answers), "names", Level.HINT).text
+    file.unlink()
+    assert "cannot be read" in only(look(site, answers), "names").text
 
 
 def test_definitions_that_are_not_there(site: Path, answers: Slurm) -> None:

@@ -11,7 +11,11 @@ from hybridflow import environment
 from hybridflow.doctor.finding import Finding, hint, ok, problem
 from hybridflow.doctor.surroundings import Surroundings
 
-__all__ = ["definitions"]
+__all__ = ["definitions", "names"]
+
+_OURS = "hybridflow"
+_DEFINITIONS = "/etc/hybridflow/qpus.json"
+_NAMES = "/etc/slurm/qpus.names"
 
 _KNOWN_KEYS = {"name", "type", "environment", "is_dynamic", "allocation"}
 _MAX_LINES = 1000
@@ -19,34 +23,71 @@ _MAX_LINES = 1000
 
 def definitions(s: Surroundings) -> Iterator[Finding]:
     """Whether the plugin's file of definitions is private, and holds what the plugin reads."""
-    if not s.slurm_answers:
-        return
-    stack = Path(s.settings.get("PlugStackConfig", ""))
-    for file, is_ours in _files(stack, set()):
-        yield from _check(file, is_ours)
+    for words in _plugins(s):
+        if _OURS in words[1]:
+            yield from _check(Path(_setting(words, "definitions", _DEFINITIONS)), is_ours=True)
+        elif "qrmi" in words[1]:
+            for file in filter(lambda word: word.endswith(".json"), words[2:]):
+                yield from _check(Path(file), is_ours=False)
 
 
-def _files(stack: Path, seen: set[Path]) -> Iterator[tuple[Path, bool]]:
-    # Whether a file is that of our plugin comes with it. A stack may include others, or itself.
-    if stack in seen:
+def names(s: Surroundings) -> Iterator[Finding]:
+    """Whether our plugin's list of names, which users' commands read, has the site's resources."""
+    for words in _plugins(s):
+        if _OURS not in words[1]:
+            continue
+        where = _setting(words, "names", _NAMES)
+        try:
+            listed = [line.split()[0] for line in _text(where) if line.strip()]
+        except OSError as error:
+            yield problem(
+                f"the list of QPUs cannot be read: {error.strerror}; no job can be submitted with "
+                "--qpu",
+                where,
+                "have the administrator make it anew: slots.py names",
+            )
+            continue
+        missing = [name for name in s.site.resources if name not in listed] if s.site else []
+        if missing:
+            yield hint(
+                f"the list of QPUs does not have {', '.join(missing)}: --qpu refuses them",
+                where,
+                "have the administrator make it anew: slots.py names; or correct the names in the "
+                "site file",
+            )
+
+
+def _setting(words: list[str], key: str, default: str) -> str:
+    return next((w.partition("=")[2] for w in words if w.startswith(f"{key}=")), default)
+
+
+def _plugins(s: Surroundings) -> Iterator[list[str]]:
+    """Return ``required|optional``, the file of a plugin and its settings, for each one named."""
+    if s.slurm_answers:
+        yield from _stack(Path(s.settings.get("PlugStackConfig", "")), set())
+
+
+def _stack(file: Path, seen: set[Path]) -> Iterator[list[str]]:
+    # A stack may include others, or itself.
+    if file in seen:
         return
-    seen.add(stack)
-    for words in _lines(stack):
-        plugin = next((word for word in words[:2] if word.endswith(".so")), "")
-        if words[0] == "include":
-            for pattern in words[1:]:
-                for file in sorted(Path("/").glob(pattern.lstrip("/"))):
-                    yield from _files(file, seen)
-        elif "hybridflow" in plugin:
-            named = [word.partition("=")[2] for word in words if word.startswith("definitions=")]
-            yield Path(named[0] if named else "/etc/hybridflow/qpus.json"), True
-        elif "qrmi" in plugin:
-            yield from ((Path(word), False) for word in words if word.endswith(".json"))
+    seen.add(file)
+    for words in _lines(file):
+        if words[0] != "include":
+            yield words if len(words) > 1 else [*words, ""]
+            continue
+        for pattern in words[1:]:
+            for included in sorted(Path("/").glob(pattern.lstrip("/"))):
+                yield from _stack(included, seen)
+
+
+def _text(file: str) -> list[str]:
+    return Path(file).read_text(errors="replace").splitlines()[:_MAX_LINES]
 
 
 def _lines(file: Path) -> Iterator[list[str]]:
     try:
-        lines = file.read_text(errors="replace").splitlines()[:_MAX_LINES]
+        lines = _text(str(file))
     except OSError:
         return  # no plugin is named there, or it is not for this user to see
     for line in lines:
@@ -54,7 +95,7 @@ def _lines(file: Path) -> Iterator[list[str]]:
             yield words
 
 
-def _check(file: Path, is_ours: bool) -> Iterator[Finding]:
+def _check(file: Path, *, is_ours: bool) -> Iterator[Finding]:
     where = str(file)
     try:
         mode = file.stat().st_mode
@@ -82,7 +123,7 @@ def _check(file: Path, is_ours: bool) -> Iterator[Finding]:
 def _content(data: bytes, where: str, is_ours: bool) -> Iterator[Finding]:
     try:
         entries = json.loads(data)["resources"]
-        names = [str(entry["name"]) for entry in entries]
+        found = [str(entry["name"]) for entry in entries]
     except (ValueError, KeyError, TypeError):
         # Without the parser's words, which may quote a key.
         yield problem(
@@ -91,14 +132,14 @@ def _content(data: bytes, where: str, is_ours: bool) -> Iterator[Finding]:
             'write JSON: {"resources": [{"name": …, "type": …, "environment": {…}}]}',
         )
         return
-    for name, count in Counter(names).items():
+    for name, count in Counter(found).items():
         if count > 1:
             yield problem(
                 f"{name} is defined {count} times: the last one wins", where, "remove the others"
             )
     for entry in entries:
         yield from _entry(entry, where, is_ours)
-    yield ok(f"{len(names)} resources are defined: {', '.join(names)}", where)
+    yield ok(f"{len(found)} resources are defined: {', '.join(found)}", where)
 
 
 def _entry(entry: dict[str, Any], where: str, is_ours: bool) -> Iterator[Finding]:

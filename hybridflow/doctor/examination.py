@@ -27,6 +27,7 @@ CHECKS: tuple[Check, ...] = (
     slurm.cli_filter,
     slurm.slots,
     definitions.definitions,
+    definitions.names,
     job.requested_resources,
     job.acquired_resources,
     job.types,

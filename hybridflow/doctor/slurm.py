@@ -54,8 +54,10 @@ def cli_filter(s: Surroundings) -> Iterator[Finding]:
         text = f"no cli_filter/lua is loaded (CliFilterPlugins={loaded})"
     elif not script.exists():
         text = f"cli_filter/lua is loaded, but {script} is not there"
+    elif "qpu" not in script.read_text(errors="replace"):
+        text = f"{script} says nothing of QPUs"
     else:
-        yield ok("a cli_filter may turn --qpu into a request for a slot", str(script))
+        yield ok("the cli_filter speaks of QPUs: it asks the scheduler for a slot", str(script))
         return
     yield (hint if _asks_for_slots(s) else _by_need(s))(
         f"{text}: --qpu alone has no effect on the scheduler, and two jobs can get one QPU",
