@@ -255,13 +255,13 @@ def test_one_question_for_all_jobs_ever_more_seldom(
     try:
         first = watch.look()
         intervals = [watch.interval_seconds]
-        for _ in range(12):
+        for _ in range(17):
             watch.look()
             intervals.append(watch.interval_seconds)
     finally:
         cancel(*jobs)
     assert {job: first[job].state for job in jobs} == dict.fromkeys(jobs, SlurmState.PENDING)
-    assert asked == ["squeue"] * 13
+    assert asked == ["squeue"] * 18
     assert intervals == sorted(intervals)
     assert (intervals[0], intervals[-1]) == (1.0, 30.0)
     assert {info.state for info in watch.look().values()} == {SlurmState.CANCELLED}

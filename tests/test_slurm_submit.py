@@ -20,6 +20,7 @@ NODES = ROOT / "tests" / "slurm_nodes.py"
 SITE = """
 [qpu.aer_a]
 backend = "aer"
+tasks_per_slot = 1
 
 [slurm]
 walltime = "5"

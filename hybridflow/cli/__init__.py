@@ -79,6 +79,7 @@ def _exit_status(error: HybridflowError) -> int:
         "cluster": "hybridflow.cli.cluster:group",
         "doctor": "hybridflow.cli.doctor:command",
         "qpu-emulator": "hybridflow.cli.qpu_emulator:command",
+        "qpus": "hybridflow.cli.qpus:command",
         "report": "hybridflow.cli.report:command",
         "run": "hybridflow.cli.run:group",
         "slot": "hybridflow.cli.slot:group",

@@ -22,12 +22,13 @@ from msgspec import field
 from hybridflow.errors import SlurmError
 from hybridflow.records import Record
 from hybridflow.slurm.commands import run_slurm
+from hybridflow.slurm.text import amounts, fields
 
 __all__ = ["JobInfo", "SlurmState", "Watch", "all_jobs"]
 
 FIRST_SECONDS = 1.0
 LAST_SECONDS = 30.0
-_GROWTH = 1.5
+_GROWTH = 1.25
 
 # Reasons to wait that time alone does not remove.
 _HOPELESS = re.compile(
@@ -164,8 +165,8 @@ def _of_json(job: Mapping[str, Any]) -> JobInfo:
         reason=_reason(job["state_reason"]),
         exit_status=_status_of_json(job["exit_code"]) if state.final else None,
         nodes=job["nodes"] or "",
-        gres=_amounts(",".join(gres)),
-        licenses=_amounts(job["licenses"] or ""),
+        gres=amounts(",".join(gres)),
+        licenses=amounts(job["licenses"] or ""),
     )
 
 
@@ -195,22 +196,20 @@ def _of_scontrol(text: str) -> list[JobInfo]:
 
 
 def _of_line(line: str) -> JobInfo:
-    # A value may have blanks (a job's name): it ends where the next key begins.
-    pairs = re.findall(r"(\S+?)=(.*?)(?= [A-Z]\S*?=|\s*$)", line)
-    fields = {key: "" if value in ("(null)", "N/A") else value for key, value in pairs}
-    number, state = fields["JobId"], _state(fields["JobState"])
+    found = fields(line)
+    number, state = found["JobId"], _state(found["JobState"])
     return JobInfo(
         id=number,
-        group=fields.get("HetJobId") or fields.get("ArrayJobId") or number,
-        name=fields.get("JobName", ""),
-        user=fields.get("UserId", "").partition("(")[0],
-        partition=fields.get("Partition", ""),
+        group=found.get("HetJobId") or found.get("ArrayJobId") or number,
+        name=found.get("JobName", ""),
+        user=found.get("UserId", "").partition("(")[0],
+        partition=found.get("Partition", ""),
         state=state,
-        reason=_reason(fields.get("Reason", "")),
-        exit_status=_status_of_text(fields.get("ExitCode", "")) if state.final else None,
-        nodes=fields.get("NodeList", ""),
-        gres=_amounts(fields.get("TresPerNode", "") or fields.get("TresPerJob", "")),
-        licenses=_amounts(fields.get("Licenses", "")),
+        reason=_reason(found.get("Reason", "")),
+        exit_status=_status_of_text(found.get("ExitCode", "")) if state.final else None,
+        nodes=found.get("NodeList", ""),
+        gres=amounts(found.get("TresPerNode", "") or found.get("TresPerJob", "")),
+        licenses=amounts(found.get("Licenses", "")),
     )
 
 
@@ -243,18 +242,6 @@ def _state(text: str) -> SlurmState:
 
 def _reason(text: str) -> str:
     return "" if text == "None" else text
-
-
-def _amounts(text: str) -> dict[str, int]:
-    # As in "gres:qpu:aer_a:1", "gres/qpu:aer_a:1", "qpu:aer_a(CNT:1)", "cloud:2", "qpu".
-    found: dict[str, int] = {}
-    for item in filter(None, text.split(",")):
-        word = re.sub(r"\((?:CNT:(\d+)|IDX:[^)]*)\)", lambda m: f":{m[1]}" if m[1] else "", item)
-        name, _, amount = re.sub(r"^gres[:/]", "", word).replace("=", ":").rpartition(":")
-        if not amount.isdecimal():
-            name, amount = f"{name}:{amount}".lstrip(":"), "1"
-        found[name] = found.get(name, 0) + int(amount)
-    return found
 
 
 class Watch:
