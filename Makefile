@@ -40,6 +40,9 @@ lint: $(READY) ## Check style (ruff), types (mypy) and import rules (import-lint
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
+plugin: $(READY) ## Compile the Slurm plugin into build/plugin (needs gcc and libslurm-dev)
+	@$(BIN)/python -m hybridflow.slurm.spank build/plugin
+
 format: $(READY) ## Format the code
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format

@@ -1,0 +1,1 @@
+../../hybridflow/slurm/spank/cli_filter.lua
