@@ -213,6 +213,19 @@ def test_credentials_of_a_file_reach_the_broker_alone(place: Place, tmp_path: Pa
     assert "another `hybridflow slot run` of this job" in again.stderr
 
 
+def test_what_cannot_end_before_the_job_does_is_the_engine_s_to_try_again(place: Place) -> None:
+    place.write_site("seconds_per_job = 60")
+    script = place.site.with_name("script.py")
+    script.write_text(
+        f"{BELL}\ntry:\n    counts()\nexcept hf.errors.DeadlineError as error:\n"
+        "    print(error.transient, error)"
+    )
+    end = str(int(time.time()) + 40)
+    job = {"SLURM_JOB_ID": "42", "SLURM_JOB_END_TIME": end, "QRMI_JOB_QPU_RESOURCES": "one"}
+    done = run(place, sys.executable, str(script), **job)
+    assert done.stdout.startswith("True the slot of 'one' ends in "), done.stderr
+
+
 def test_a_job_whose_end_nobody_knows_runs_all_the_same(place: Place, tmp_path: Path) -> None:
     squeue = tmp_path / "squeue"
     squeue.write_text("#!/bin/sh\necho it is away >&2; exit 1\n")

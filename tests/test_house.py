@@ -15,6 +15,7 @@ PACKAGES = (
     "hybridflow",
     "hybridflow.backends",
     "hybridflow.broker",
+    "hybridflow.doctor",
     "hybridflow.emulator",
     "hybridflow.primitives",
     "hybridflow.report",

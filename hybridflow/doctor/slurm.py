@@ -62,7 +62,7 @@ def cli_filter(s: Surroundings) -> Iterator[Finding]:
     yield (hint if _asks_for_slots(s) else _by_need(s))(
         f"{text}: --qpu alone has no effect on the scheduler, and two jobs can get one QPU",
         s.settings.get("SLURM_CONF", "slurm.conf"),
-        "have the administrator install configs/slurm/cli_filter.lua; until then submit with "
+        "have the administrator install hybridflow's cli_filter.lua; until then submit with "
         "--gres=qpu:NAME:1 beside --qpu=NAME, or with [slurm.slots.NAME] in the site file",
     )
 
