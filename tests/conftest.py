@@ -12,7 +12,7 @@ from hybridflow.slurm.cluster import SlurmCluster
 from hybridflow.testing import slurm_cluster
 
 slurm = slurm_cluster(
-    scope="session", nodes=3, qpus={"aer_a": 1, "aer_b": 2}, licenses={"cloud": 2}
+    scope="session", nodes=3, qpus={"aer_a": 1, "aer_b": 2}, licenses={"cloud": 2}, plugin=True
 )
 """A real Slurm cluster for all tests that leave it as it was."""
 

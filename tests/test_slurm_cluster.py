@@ -95,6 +95,29 @@ def test_a_second_job_waits_for_the_slot(slurm: SlurmCluster, request_of: str) -
         slurm.run(["scancel", first, second])
 
 
+def test_jobs_ask_for_slots_by_name(slurm: SlurmCluster) -> None:
+    done = slurm.run(["srun", "--qpu=aer_b,cloud", "printenv", "QRMI_JOB_QPU_RESOURCES"])
+    assert done.stdout == "aer_b,cloud\n"
+    refused = slurm.run(["srun", "--qpu=none", "true"], check=False)
+    assert 'no QPU "none"; known are: aer_a, aer_b, cloud' in refused.stderr
+
+
+def test_definitions_are_the_plugins() -> None:
+    with pytest.raises(InputError, match="say plugin=True"):
+        SlurmCluster(definitions={"resources": []})
+    wrong = {"resources": [{"name": "a", "type": "nonsense"}]}
+    with pytest.raises(InputError, match="`type` must be one of"):
+        SlurmCluster(plugin=True, definitions=wrong).start()
+
+
+def test_settings_replace_the_clusters_own() -> None:
+    with SlurmCluster(nodes=1, settings={"SlurmdTimeout": "77", "MaxArraySize": "21"}) as cluster:
+        shown = cluster.run(["scontrol", "show", "config"])
+        assert "SlurmdTimeout           = 77 sec" in shown.stdout
+        assert "MaxArraySize            = 21" in shown.stdout
+        assert shown.stderr == ""
+
+
 def test_a_heterogeneous_job_has_both_kinds_of_node(slurm: SlurmCluster) -> None:
     done = slurm.run(
         shlex.split(
@@ -300,9 +323,9 @@ def python_of(user: str) -> list[str]:
 def test_an_ordinary_user_has_a_cluster_with_accounting(user: str) -> None:
     script = """if True:
         from hybridflow.slurm.cluster import SlurmCluster
-        with SlurmCluster(nodes=2, qpus={"aer": 1}, accounting=True) as cluster:
+        with SlurmCluster(nodes=2, qpus={"aer": 1}, plugin=True, accounting=True) as cluster:
             print(cluster.folder, oct(cluster.folder.stat().st_mode)[-3:])
-            print(cluster.run(["srun", "--gres=qpu:1", "id", "-un"]).stdout)
+            print(cluster.run(["srun", "--qpu=aer", "id", "-un"]).stdout)
             print(cluster.run(["sacctmgr", "-nP", "list", "associations"]).stdout)
     """
     done = subprocess.run(
@@ -362,7 +385,7 @@ def test_a_cluster_of_the_command_line_outlives_its_command(place: str) -> None:
     again = hybridflow_command("up", "--folder", place)
     assert (again.returncode, "is a local cluster in" in again.stderr) == (2, True)
     script = f'eval "$({sys.executable} -m hybridflow cluster env --folder {shlex.quote(place)})"'
-    run = [f"{script}; srun --gres=qpu:aer:1 --licenses=cloud:1 printenv SLURMD_NODENAME"]
+    run = [f"{script}; srun --qpu=aer,cloud printenv SLURMD_NODENAME"]
     done = subprocess.run(["bash", "-c", *run], capture_output=True, text=True, check=False)
     assert done.stdout == "q1\n", done.stderr
     status = hybridflow_command("status", "--folder", place)

@@ -9,7 +9,7 @@ __all__ = ["group"]
 _EXAMPLE = """\b
 Example: hybridflow cluster up --nodes 3 --qpu aer_a:1; then
   eval "$(hybridflow cluster env)"
-  srun --gres=qpu:aer_a:1 hostname
+  srun --qpu=aer_a hybridflow slot show
   hybridflow cluster down
 """
 

@@ -1,6 +1,7 @@
 """``hybridflow cluster up``: starts a local Slurm cluster."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -15,7 +16,7 @@ __all__ = ["command"]
 _EXAMPLE = """\b
 Example: hybridflow cluster up --nodes 3 --qpu aer_a:1 --qpu aer_b:2; then
   eval "$(hybridflow cluster env)"
-  srun --gres=qpu:aer_a:1 hostname
+  srun --qpu=aer_a hybridflow slot show
 """
 
 
@@ -42,12 +43,25 @@ Example: hybridflow cluster up --nodes 3 --qpu aer_a:1 --qpu aer_b:2; then
     help="A QPU that belongs to no node, as licence; repeatable.",
 )
 @click.option("--accounting", is_flag=True, help="With a database of finished jobs, for sacct.")
+@click.option(
+    "--plugin/--no-plugin",
+    default=True,
+    show_default=True,
+    help="Whether jobs ask for slots with --qpu=NAME; compiles the SPANK plugin.",
+)
+@click.option(
+    "--definitions",
+    metavar="FILE",
+    help="Definitions of the QPUs, mode 0600 [default: each is of type aer].",
+)
 @folder_option
 def command(
     nodes: int,
     qpus: Sequence[str],
     licenses: Sequence[str],
     accounting: bool,
+    plugin: bool,
+    definitions: str | None,
     folder: str | None,
 ) -> None:
     """Start a real Slurm cluster of several nodes on this machine.
@@ -64,6 +78,8 @@ def command(
         qpus=_slots(qpus, "--qpu"),
         licenses=_slots(licenses, "--license"),
         accounting=accounting,
+        plugin=plugin,
+        definitions=str(Path(definitions).absolute()) if definitions else None,
         folder=str(chosen_folder(folder)),
     )
     with Display() as display, display.phase(f"start {nodes} nodes"):

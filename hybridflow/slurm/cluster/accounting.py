@@ -4,8 +4,6 @@ slurmdbd reaches MariaDB through a socket in a folder that is its user's alone; 
 password, and nothing listens on a port but slurmdbd itself, which asks for munge's credentials.
 """
 
-import os
-import pwd
 from collections.abc import Mapping
 
 from hybridflow.slurm.cluster.commands import run
@@ -48,7 +46,7 @@ def start_accounting(
         "mariadbd",
         "mariadbd",
         "--no-defaults",
-        f"--user={_user()}",
+        f"--user={layout.user}",
         f"--datadir={layout.database}",
         f"--socket={layout.database_socket}",
         f"--pid-file={layout.folder / 'run' / 'mariadbd.pid'}",
@@ -60,8 +58,7 @@ def start_accounting(
         "slurmdbd",
         "slurmdbd",
         "-D",
-        **layout.environ,
-        MYSQL_UNIX_PORT=str(layout.database_socket),
+        environ={**layout.environ, "MYSQL_UNIX_PORT": str(layout.database_socket)},
     )
     daemons.wait("slurmdbd", lambda: answers_on(port))
 
@@ -76,13 +73,9 @@ def add_account(layout: Layout, programs: Mapping[str, str]) -> None:
     """
     for what in (
         ["account", ACCOUNT],
-        ["user", _user(), f"account={ACCOUNT}", f"defaultaccount={ACCOUNT}"],
+        ["user", layout.user, f"account={ACCOUNT}", f"defaultaccount={ACCOUNT}"],
     ):
         run([programs["sacctmgr"], "--immediate", "add", *what], layout.environ)
-
-
-def _user() -> str:
-    return pwd.getpwuid(os.geteuid()).pw_name
 
 
 def _make_database(layout: Layout, program: str) -> None:
@@ -92,7 +85,7 @@ def _make_database(layout: Layout, program: str) -> None:
         f"--datadir={layout.database}",
         # No --user: with it the script would change the owner of a folder of the system's.
         "--auth-root-authentication-method=socket",
-        f"--auth-root-socket-user={_user()}",
+        f"--auth-root-socket-user={layout.user}",
         "--skip-name-resolve",
         "--skip-test-db",
         *_DATABASE,

@@ -47,6 +47,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     qpus: dict[str, int]
     licenses: dict[str, int]
     accounting: bool
+    plugin: bool
+    definitions: str | None
     folder: str
 
 

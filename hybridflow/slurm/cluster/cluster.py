@@ -3,6 +3,7 @@
 import functools
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +16,7 @@ from hybridflow.slurm.cluster.daemons import Daemons
 from hybridflow.slurm.cluster.files import write_files
 from hybridflow.slurm.cluster.layout import Layout
 from hybridflow.slurm.cluster.network import answers_at, answers_on
+from hybridflow.slurm.cluster.plugin import Definitions, install_plugin
 from hybridflow.slurm.cluster.ports import Ports
 from hybridflow.slurm.cluster.programs import find_programs
 from hybridflow.slurm.cluster.shape import Shape
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
     import subprocess
 
 __all__ = ["SlurmCluster"]
+
+_JOB_SECONDS = 3.0
+"""What jobs have for their last words when the cluster ends."""
 
 _UP = frozenset({"idle", "mixed", "allocated"})
 
@@ -54,6 +59,11 @@ class SlurmCluster:
         Slots of each QPU that belongs to no node, as licences.
     accounting
         Whether there is a database of finished jobs (MariaDB and slurmdbd), for ``sacct``.
+    plugin
+        Whether jobs ask for slots with ``--qpu=NAME``: the SPANK plugin is compiled and loaded.
+    definitions
+        The QPUs' definitions for the plugin: a file (mode 0600), or what would stand in one; if
+        None, each QPU is of type ``aer``.
     folder
         Where it lives: a folder that is made, and removed at the end; one for temporary files if
         not given.
@@ -80,6 +90,8 @@ class SlurmCluster:
         qpus: Mapping[str, int] | None = None,
         licenses: Mapping[str, int] | None = None,
         accounting: bool = False,
+        plugin: bool = False,
+        definitions: Definitions | None = None,
         folder: str | os.PathLike[str] | None = None,
         settings: Mapping[str, str] | None = None,
         timeout_seconds: float = 30.0,
@@ -91,9 +103,14 @@ class SlurmCluster:
             accounting=accounting,
             settings=settings or {},
         )
+        if definitions is not None and not plugin:
+            raise InputError("definitions are for the plugin: say plugin=True as well")
+        self._plugin = plugin
+        self._definitions = definitions
         self._wanted_folder = folder
         self._timeout_seconds = timeout_seconds
         self._state: _Running | None = None
+        self._stack = ExitStack()
 
     @property
     def nodes(self) -> tuple[str, ...]:
@@ -119,26 +136,28 @@ class SlurmCluster:
             If Slurm, or another program, is not installed.
         ClusterError
             If a daemon does not come up: which, and the end of its log.
+        InputError
+            If the folder or the definitions cannot be used.
         """
         if self._state is not None:
             raise InputError(f"the cluster in {self.folder} is running already")
         programs = find_programs(self.shape.accounting)
-        layout = Layout.make(self._wanted_folder)
-        daemons = Daemons(layout, programs, self._timeout_seconds)
-        self._state = _Running(layout, programs, Ports(self._port_names), daemons)
-        try:
+        with ExitStack() as stack:
+            stack.callback(self._forget)
+            ports = stack.enter_context(closing(Ports(self._port_names)))
+            layout = Layout.make(self._wanted_folder)
+            daemons = stack.enter_context(closing(Daemons(layout, programs, self._timeout_seconds)))
+            self._state = _Running(layout, programs, ports, daemons)
             self._start_all()
-        except BaseException:
-            self.stop()
-            raise
+            self._stack = stack.pop_all()
         return self
 
     def stop(self) -> None:
         """End it, with all its jobs, and remove its folder. May be called twice."""
-        state, self._state = self._state, None
-        if state is not None:
-            state.daemons.close()
-            state.ports.close()
+        self._stack.close()
+
+    def _forget(self) -> None:
+        self._state = None
 
     def __enter__(self) -> Self:
         return self.start()
@@ -218,7 +237,10 @@ class SlurmCluster:
 
     def _start_all(self) -> None:
         state = self._running
-        write_files(self.shape, state.layout, state.ports.numbers)
+        settings = dict(self.shape.settings)
+        if self._plugin:
+            settings = install_plugin(self.shape, state.layout, self._definitions) | settings
+        write_files(self.shape, state.layout, state.ports.numbers, settings)
         self._start_munge()
         if self.shape.accounting:
             start_accounting(
@@ -246,13 +268,19 @@ class SlurmCluster:
 
     def _start_controller(self) -> None:
         daemons = self._running.daemons
-        daemons.start("slurmctld", "slurmctld", "-D", **self.environ)
+        daemons.start("slurmctld", "slurmctld", "-D", environ=self.environ)
         daemons.wait("slurmctld", self._controller_answers)
 
     def _start_nodes(self, names: Sequence[str]) -> None:
         daemons = self._running.daemons
         for name in names:
-            daemons.start(self._daemon_of(name), "slurmd", "-D", "-N", name, **self.environ)
+            daemons.start(
+                self._daemon_of(name),
+                "slurmd",
+                *("-D", "-N", name),
+                environ=self.environ,
+                grace_seconds=_JOB_SECONDS,
+            )
         for name in names:
             daemons.wait(self._daemon_of(name), functools.partial(self._is_up, name))
 

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from types import MappingProxyType
 
 from hybridflow.errors import ClusterError, InputError
 from hybridflow.slurm.cluster import sweeper
@@ -15,7 +16,9 @@ from hybridflow.slurm.cluster.layout import Layout
 __all__ = ["Daemons"]
 
 _LOOK_SECONDS = 0.05
-_GRACE_SECONDS = 3.0
+_EMPTY: Mapping[str, str] = MappingProxyType({})
+# What ends at once, unless the machine is very busy; killed before, it would lose its state.
+_SERVICE_SECONDS = 30.0
 
 
 class Daemons:
@@ -39,7 +42,14 @@ class Daemons:
         self._stack = ExitStack()
         self._keep_open = self._start_sweeper()
 
-    def start(self, name: str, program: str, *arguments: str, **variables: str) -> None:
+    def start(
+        self,
+        name: str,
+        program: str,
+        *arguments: str,
+        environ: Mapping[str, str] = _EMPTY,
+        grace_seconds: float = _SERVICE_SECONDS,
+    ) -> None:
         """Start a daemon.
 
         Parameters
@@ -48,20 +58,22 @@ class Daemons:
             What people call it.
         program, *arguments
             What is run; it must stay in the foreground.
-        **variables
+        environ
             Its environment besides ``PATH``: nothing of the developer's, since what a job sees is
             what its user submitted it with.
+        grace_seconds
+            Time between SIGTERM and SIGKILL when it is ended.
         """
         if name in self._running:
             raise InputError(f"{name} is running already")
         self._running[name] = Daemon(
             name,
             [self._programs[program], *arguments],
-            {"PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", **variables},
+            {"PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", **environ},
             log=self._layout.log / f"{name}.out",
             keep_open=self._keep_open,
             umask=0o777 & ~self._layout.mode,
-            grace_seconds=_GRACE_SECONDS,
+            grace_seconds=grace_seconds,
         )
 
     def wait(self, name: str, is_ready: Callable[[], bool]) -> None:

@@ -4,7 +4,6 @@ The templates ``slurm.conf`` and ``slurmdbd.conf`` stand beside this module.
 """
 
 import os
-import pwd
 import secrets
 import socket
 from collections.abc import Iterator, Mapping
@@ -21,7 +20,9 @@ _CPUS = 4
 """Cores that each node claims, whatever the machine has."""
 
 
-def write_files(shape: Shape, layout: Layout, ports: Mapping[str, int]) -> None:
+def write_files(
+    shape: Shape, layout: Layout, ports: Mapping[str, int], settings: Mapping[str, str]
+) -> None:
     """Write the munge key and Slurm's configuration files.
 
     Parameters
@@ -32,14 +33,17 @@ def write_files(shape: Shape, layout: Layout, ports: Mapping[str, int]) -> None:
         Where the files go.
     ports
         The port of each daemon: of ``slurmctld``, ``slurmdbd``, and of each node by its name.
+    settings
+        Of ``slurm.conf``; they win over the template's.
     """
     _write(layout.munge_key, secrets.token_bytes(128), 0o600)
     fields = _fields(shape, layout, ports)
     files = {
-        "slurm.conf": _template("slurm.conf").substitute(fields),
+        "slurm.conf": _merged(_template("slurm.conf").substitute(fields), settings),
         "gres.conf": "".join(_gres(shape)),
-        "plugstack.conf": "",
     }
+    if not (layout.etc / "plugstack.conf").exists():
+        files["plugstack.conf"] = ""
     for name, text in files.items():
         _write(layout.etc / name, text.encode(), layout.mode & 0o666)
     if shape.accounting:
@@ -62,7 +66,7 @@ def _fields(shape: Shape, layout: Layout, ports: Mapping[str, int]) -> dict[str,
     host = socket.gethostname().partition(".")[0]
     return {
         "host": host,
-        "user": pwd.getpwuid(os.geteuid()).pw_name,
+        "user": layout.user,
         "controller_port": ports["slurmctld"],
         "accounting_port": ports.get("slurmdbd"),
         "munge_socket": layout.munge_socket,
@@ -71,7 +75,6 @@ def _fields(shape: Shape, layout: Layout, ports: Mapping[str, int]) -> dict[str,
         "run": layout.folder / "run",
         "state": layout.folder / "state",
         "spool": layout.folder / "spool",
-        "settings": _lines(shape.settings),
         "accounting": _lines(_accounting(shape, layout, ports)),
         "licenses": _lines({"Licenses": _counts(shape.licenses)} if shape.licenses else {}),
         "nodes": "\n".join(_nodes(shape, host, ports)),
@@ -97,6 +100,13 @@ def _tres(shape: Shape) -> Iterator[str]:
     yield "gres/qpu"
     yield from (f"gres/qpu:{name}" for name in shape.qpus)
     yield from (f"license/{name}" for name in shape.licenses)
+
+
+def _merged(text: str, settings: Mapping[str, str]) -> str:
+    # Slurm complains, in each command, of a setting that stands there twice.
+    names = {name.lower() for name in settings}
+    kept = [line for line in text.splitlines() if line.partition("=")[0].lower() not in names]
+    return "\n".join([*kept, _lines(settings), ""])
 
 
 def _lines(settings: Mapping[str, str]) -> str:

@@ -10,12 +10,15 @@
            state/   of slurmctld
            spool/   of each slurmd: batch scripts
            db/      of MariaDB, with accounting
+           plugin/  the SPANK plugin and its helper
+           slots/   what jobs have acquired, each node's
 
-A cluster made by root runs the jobs of all users, who must reach the first two and their batch
-scripts; the folder of anybody else's is that user's alone.
+A cluster made by root runs the jobs of all users, who must reach the first two, their batch
+scripts and the plugin; the folder of anybody else's is that user's alone.
 """
 
 import os
+import pwd
 import re
 import stat
 import tempfile
@@ -38,6 +41,7 @@ class Layout:
     """The paths of one cluster; :meth:`make` makes the folders."""
 
     folder: Path
+    user: str
     open_to_all: bool
 
     @classmethod
@@ -55,13 +59,14 @@ class Layout:
             If it has something in it, cannot be made, or its name is too long or of strange
             characters for Slurm.
         """
+        user = _user_name()
         if folder is None:
             place = Path(tempfile.mkdtemp(prefix="hybridflow-cluster-"))
         else:
             place = Path(folder).absolute()
             _check_name(place)
             _take(place)
-        layout = cls(place, os.geteuid() == 0)
+        layout = cls(place, user, os.geteuid() == 0)
         try:
             layout._make_folders()
         except FileExistsError as error:
@@ -120,6 +125,16 @@ class Layout:
             place.mkdir()
             place.chmod(self.mode)
         self.folder.chmod(self.mode)
+
+
+def _user_name() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError as error:
+        raise InputError(
+            f"user {os.geteuid()} has no name here (no line in /etc/passwd), and Slurm needs one: "
+            "add the user"
+        ) from error
 
 
 def _take(place: Path) -> None:
