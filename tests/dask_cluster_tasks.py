@@ -69,6 +69,15 @@ def waits_too(calls: Path, until: Path) -> int:
 
 
 @hf.quantum_task
+def dies_beside(calls: Path, tries: Path) -> None:
+    """Kill the worker, when another task has been called as often as this one; then at once."""
+    tried = attempt(tries)
+    while tried < 3 and (not calls.exists() or len(calls.read_text()) < tried):
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@hf.quantum_task
 def dies_first(index: int, victim: int, calls: Path) -> int:
     """Return `index`; one of them kills its worker, once."""
     if index == victim and attempt(calls) == 1:

@@ -292,6 +292,22 @@ def test_fifty_tasks_survive_the_death_of_their_worker(
     assert again[environment.BROKER] == slot[environment.BROKER]
 
 
+def test_a_task_that_kills_its_worker_takes_no_other_along(client: Client, tmp_path: Path) -> None:
+    """Whoever has seen two workers die runs alone, so that the third death has one cause."""
+    calls, tries, go = tmp_path / "calls", tmp_path / "tries", tmp_path / "go"
+    beside = client.submit(tasks.waits, calls, go, resources=QPU, pure=False)
+    deadly = client.submit(tasks.dies_beside, calls, tries, resources=QPU, pure=False)
+    later = client.submit(tasks.slot_process, resources=QPU, pure=False)
+    wait_for(lambda: calls.exists() and len(calls.read_text()) == 3)
+    go.touch()
+    assert beside.result(SECONDS) >= 3  # more often, if its result was on a worker that died
+    with pytest.raises(WorkerLostError, match="3 quantum workers died") as raised:
+        deadly.result(SECONDS)
+    assert not raised.value.transient
+    assert len(tries.read_text()) == 3
+    assert later.result(SECONDS)
+
+
 @pytest.mark.parametrize("name", ["quantum-fake-0", "classical-0"])
 def test_a_group_is_kept_at_its_size(cluster: HybridCluster, client: Client, name: str) -> None:
     """A door or a keeper that is killed is replaced, with all that was below it."""

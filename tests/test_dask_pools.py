@@ -138,6 +138,21 @@ def test_a_killed_process_costs_its_task_alone(opened: Pools) -> None:
     assert opened.classical.submit(tasks.add, 1).result(SECONDS) == 1
 
 
+def test_a_task_that_kills_its_workers_is_given_up(opened: Pools, client: Client) -> None:
+    def forgive(dask_scheduler: Scheduler, failures: int) -> int:
+        before, dask_scheduler.allowed_failures = dask_scheduler.allowed_failures, failures
+        return before
+
+    before = client.run_on_scheduler(forgive, failures=0)
+    try:
+        with pytest.raises(WorkerLostError, match="'die' was given up") as raised:
+            opened.quantum.submit(hf.quantum_task(tasks.die)).result(SECONDS)
+    finally:
+        client.run_on_scheduler(forgive, failures=before)
+    assert raised.value.transient
+    assert opened.quantum.submit(tasks.quantum_add, 1).result(SECONDS) == 1
+
+
 def test_a_task_can_be_cancelled(opened: Pools, client: Client, tmp_path: Path) -> None:
     running = opened.classical.submit(tasks.wait_for, tmp_path / "go")
     waiting = opened.classical.submit(tasks.add, 1)
@@ -297,22 +312,6 @@ def test_leaving_by_an_exception_does_not_wait(
         leave()
     assert [future.cancelled() for future in futures] == [True, True, False]
     assert not psutil.pid_exists(int((tmp_path / "pid").read_text()))
-
-
-def test_a_task_that_kills_its_workers_is_given_up(
-    site: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
-    with open_pools(site, engine="dask") as made:
-
-        def forgive_nothing(dask_scheduler: Scheduler) -> None:
-            dask_scheduler.allowed_failures = 0
-
-        client_of(made).run_on_scheduler(forgive_nothing)
-        with pytest.raises(WorkerLostError, match="'die' was given up") as raised:
-            made.quantum.submit(hf.quantum_task(tasks.die)).result(SECONDS)
-        assert raised.value.transient
-        assert made.quantum.submit(tasks.quantum_add, 1).result(SECONDS) == 1
 
 
 def test_a_resource_that_refuses(tmp_path: Path) -> None:
