@@ -27,7 +27,7 @@ import hybridflow as hf
 from hybridflow.environment import ENGINE_WORKER_MARKERS, ROLE
 from hybridflow.errors import NoSlotError, TaskExitError
 from hybridflow.tasks import current_task
-from hybridflow_dask import HybridCluster, quantum
+from hybridflow_dask import HybridCluster, HybridWorkerPlugin, quantum
 from hybridflow_dask.results import in_one_piece
 
 pytestmark = pytest.mark.timeout(100)
@@ -190,6 +190,15 @@ def test_an_annotation_that_got_lost_is_no_simulation(bare: Client) -> None:
         steps = dask.bag.from_sequence(range(2)).map(simulate)
     with pytest.raises(NoSlotError, match=r"hybridflow\.quantum_task"):
         steps.compute()
+
+
+def test_workers_that_are_up_can_be_made_ours(bare: Client) -> None:
+    bare.register_plugin(HybridWorkerPlugin())
+    with dask.annotate(executor="hybridflow"):
+        inside = bare.submit(os.getppid)
+    assert inside.result(60) in bare.run(os.getpid).values()
+    with pytest.raises(NoSlotError, match="hybridflow slot run"):
+        bare.submit(simulate, pure=False).result(60)
 
 
 def test_a_cluster_inside_a_notebook_simulates() -> None:

@@ -55,14 +55,16 @@ class HybridPlugin(SchedulerPlugin):
         and one worker may claim it.
     no_slot_seconds
         How long quantum tasks wait while there is no worker that they could run on; then they fail
-        with :class:`~hybridflow.errors.NoSlotError`. None: for ever.
+        with :class:`~hybridflow.errors.NoSlotError`. None: for ever. Those that ask for a larger
+        amount than each worker has fail at once, with :class:`~hybridflow.errors.InputError`.
     no_worker_seconds
-        How long classical tasks wait while there are quantum workers only; then they fail with
-        :class:`~hybridflow.errors.TaskError`. None: for ever.
+        How long classical tasks wait while there are quantum workers only, or none that has what
+        they ask for; then they fail with :class:`~hybridflow.errors.TaskError`. None: for ever.
     require_slot
-        Whether a worker that declares ``QPU`` must be in a slot to get tasks.
+        Whether a worker that declares ``QPU`` must be in a slot to get tasks. In one that is not,
+        primitives and marked functions raise :class:`~hybridflow.errors.NoSlotError` all the same.
     outlook
-        Asked where tasks have no worker, with what they ask for (nothing, if they are classical):
+        Asked where tasks have no worker, with the Dask resources that they ask for, if any:
         True if one is being started, which they wait for without limit; an error if none will
         come, which they fail with; False if nothing is known.
     """
