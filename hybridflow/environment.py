@@ -20,6 +20,7 @@ __all__ = [
     "LIST_DELIMITER",
     "LOCAL_TYPES",
     "OWN",
+    "PLUGIN_NOTES",
     "REQUESTED",
     "RESOURCES",
     "ROLE",
@@ -61,6 +62,9 @@ CREDENTIALS = "HYBRIDFLOW_CREDENTIALS"
 
 OWN = (SITE, BROKER, DEBUG, RUN, ROLE, CREDENTIALS)
 """Every variable of hybridflow's own."""
+
+PLUGIN_NOTES = ("HYBRIDFLOW_QPU_ASKED", "HYBRIDFLOW_QPU_INHERITED")
+"""What our Slurm plugin notes for itself in the environment of Slurm's commands."""
 
 RESOURCES = ("QRMI_JOB_QPU_RESOURCES", "SLURM_JOB_QPU_RESOURCES")
 """Names of the resources that the plugin acquired; the second is the legacy spelling."""

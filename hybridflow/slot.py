@@ -203,9 +203,9 @@ def _why_none(name: str, environ: Mapping[str, str]) -> str:
     but = f", though --qpu={','.join(asked)} was asked for" if asked else ""
     return (
         f"Slurm job {environ[environment.SLURM_JOB]} has acquired no QPU{but}: submit it as a "
-        f"batch job with `sbatch --gres=qpu:1 --qpu={name}` (with the reference plugin, `srun "
-        "--qpu` and `salloc --qpu` acquire nothing, and of a heterogeneous job only the first "
-        "component can)"
+        f"batch job with `sbatch --gres=qpu:1 --qpu={name}`, or start the command with `srun` in "
+        "the shell of `salloc --qpu` (with the reference plugin, `srun --qpu` and `salloc --qpu` "
+        "acquire nothing, and of a heterogeneous job only the first component can)"
     )
 
 

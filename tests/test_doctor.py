@@ -164,8 +164,10 @@ def test_acquired_but_unknown_to_the_site(site: Path) -> None:
 
 
 def test_lists_that_contradict(site: Path) -> None:
-    found = look(site, **JOB, **{RESOURCES: "aer_a", "QRMI_JOB_QPU_TYPES": "aer,aer"})
+    lists = {RESOURCES: "aer_a", "QRMI_JOB_QPU_TYPES": "aer,aer"}
+    found = look(site, **JOB, **lists, **{REQUESTED: "aer_a"})
     assert "1 resources" in only(found, "acquired_resources").text
+    assert "requested_resources" not in found
 
 
 @pytest.mark.parametrize(

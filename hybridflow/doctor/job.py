@@ -25,7 +25,7 @@ _RESOURCES = environment.RESOURCES[0]
 
 def requested_resources(s: Surroundings) -> Iterator[Finding]:
     """Whether the job holds what ``--qpu`` asked for."""
-    if s.job is None:
+    if s.job is None or s.grants_error is not None:
         return
     asked, acquired = requested(s.environ), [grant.name for grant in s.grants]
     missing = [name for name in asked if name not in acquired]
@@ -62,7 +62,8 @@ def acquired_resources(s: Surroundings) -> Iterator[Finding]:
         yield hint(
             f"Slurm job {s.job} holds no QPU: quantum tasks cannot run here",
             _RESOURCES,
-            "submit it with --qpu=NAME, if it should",
+            "submit it with --qpu=NAME, if it should; in the shell of `salloc --qpu`, start with "
+            "srun what needs the QPU",
         )
     for grant in s.grants:
         slots = f"{grant.slots} slot{'s' * (grant.slots > 1)}"

@@ -51,8 +51,9 @@ def socket_paths(s: Surroundings) -> Iterator[Finding]:
 
 def variables(s: Surroundings) -> Iterator[Finding]:
     """Whether hybridflow's own variables are spelt rightly and point to something."""
+    known = (*environment.OWN, *environment.PLUGIN_NOTES)
     for name in sorted(s.environ):
-        if name.startswith("HYBRIDFLOW_") and name not in environment.OWN:
+        if name.startswith("HYBRIDFLOW_") and name not in known:
             yield hint(
                 f"{name} is no variable of hybridflow's, and has no effect{_meant(name)}",
                 name,
