@@ -53,6 +53,7 @@ static char asked[1024];       /* the value of --qpu */
 static int partial;            /* --qpu-partial */
 static int calls, later;       /* --qpu was seen so often for this component; it is not the first */
 static char failure[4096];     /* why this node's tasks must not start */
+static char remarks[4096];     /* what the user should know although they start */
 static char credentials[4096]; /* this step's one-time file */
 
 /* ---- the option ------------------------------------------------------------------------------ */
@@ -194,7 +195,7 @@ static void become_helper(const char *command, int input, int output)
 	sigset_t none;
 	int number, null = open("/dev/null", O_WRONLY);
 
-	snprintf(seconds, sizeof(seconds), "%d", timeout > 5 ? timeout - 2 : timeout);
+	snprintf(seconds, sizeof(seconds), "%d", timeout * 3 / 4 + 1);
 	for (number = 1; number < NSIG; number++)
 		signal(number, SIG_DFL);
 	sigemptyset(&none);
@@ -401,7 +402,9 @@ static void set_variables(spank_t spank, char *lines)
 	char *line, *value;
 
 	while ((line = strsep(&lines, "\n"))) {
-		if (!(value = strchr(line, '=')))
+		if (line[0] == '#')
+			add(remarks, sizeof(remarks), "without a QPU:", line + 2);
+		if (line[0] == '#' || !(value = strchr(line, '=')))
 			continue;
 		*value++ = '\0';
 		if (!strcmp(line, "HYBRIDFLOW_CREDENTIALS"))
@@ -502,16 +505,24 @@ int slurm_spank_init_post_opt(spank_t spank, int count, char **words)
 	return 0;
 }
 
+static void say(const char *what, char *text)
+{
+	char *line;
+
+	while ((line = strsep(&text, "\n")))
+		if (*line)
+			slurm_spank_log("hybridflow: %s%s", what, line);
+}
+
 /* The first callback whose messages reach the user's own stderr. */
 int slurm_spank_user_init(spank_t spank, int count, char **words)
 {
-	char shown[sizeof(failure)], *line, *rest = shown;
+	char shown[sizeof(failure)];
 
 	(void)spank, (void)count, (void)words;
 	strcpy(shown, failure);
-	while (failure[0] && (line = strsep(&rest, "\n")))
-		if (*line)
-			slurm_spank_log("hybridflow: no QPU slot: %s", line);
+	say("no QPU slot: ", shown);
+	say("", remarks);
 	return 0;
 }
 

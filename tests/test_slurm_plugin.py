@@ -1,0 +1,422 @@
+"""The SPANK plugin on a real cluster: who gets a slot, who does not, and what is left behind."""
+
+import json
+import os
+import pwd
+import re
+import subprocess
+import time
+import venv
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hybridflow.errors import InputError, MissingProgramError
+from hybridflow.slurm.cluster import SlurmCluster
+from hybridflow.slurm.spank import build, configure, slots
+
+KEY = f"sesame-{os.getpid()}-{time.monotonic_ns()}"
+FAKE_QRMI = '''
+"""A vendor for tests: what it is asked stands in a file, which the endpoint names."""
+import time
+class ResourceType:
+    IQMServer = "iqm-server"
+class QuantumResource:
+    @classmethod
+    def from_config(cls, name, kind, values):
+        self = cls()
+        self.name, self.values = name, values
+        return self
+    def _say(self, what):
+        with open(self.values["QRMI_IQM_ISA_ENDPOINT"], "a") as file:
+            print(what, self.name, file=file)
+    def acquire(self):
+        if self.name == "dead":
+            raise RuntimeError("offline, key " + self.values["QRMI_IQM_ISA_TOKEN"])
+        while self.name == "slow":
+            time.sleep(1)
+        self._say("acquire")
+        return "token-of-the-vendor"
+    def release(self, token):
+        self._say("release " + token)
+'''
+QPUS = {"aer_a": 1, "aer_b": 2, "vendor": 1, "dead": 1, "slow": 1}
+
+
+@dataclass
+class Site:
+    cluster: SlurmCluster
+    definitions: Path
+    vendor_log: Path
+    tmp: Path
+
+    def run(self, *command: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        options = {"cwd": "/", "check": False, "timeout": 40, **options}
+        return self.cluster.run(list(command), **options)
+
+    def batch(self, script: str, *options: str, **more: Any) -> tuple[int, str]:
+        """Run a batch job to its end: its exit status and all that it printed."""
+        output = self.tmp / f"{time.monotonic_ns()}.out"
+        done = self.run(
+            "sbatch", "--wait", f"--output={output}", *options, "--wrap", script, **more
+        )
+        text = output.read_text() if output.exists() else ""
+        return done.returncode, text + done.stderr
+
+    def submit(self, script: str, *options: str) -> str:
+        words = ["sbatch", "--parsable", "--output=/dev/null", *options, "--wrap", script]
+        return self.cluster.run(words, cwd="/").stdout.strip()
+
+    def state(self, job: str) -> str:
+        words = ["squeue", "--noheader", "--states=all", f"--jobs={job}", "--format=%T %r"]
+        return self.run(*words).stdout.strip()
+
+    def assert_nothing_drained(self) -> None:
+        nodes = self.run("sinfo", "--noheader", "--Node", "--format=%N %T %E").stdout
+        assert not re.search("drain|down", nodes), nodes
+
+    def kept(self) -> list[Path]:
+        """Return what jobs have left on the nodes."""
+        return [p for p in (self.cluster.folder / "slots").rglob("*") if p.suffix == ".json"]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    tmp = tmp_path_factory.mktemp("plugin")
+    log = tmp / "vendor.log"
+    vendor = {"QRMI_IQM_ISA_ENDPOINT": str(log), "QRMI_IQM_ISA_TOKEN": KEY}
+    definitions = tmp / "qpus.json"
+    definitions.touch(mode=0o600)
+    resources = [
+        {"name": "aer_a", "type": "aer", "environment": {"QRMI_AER_KEY": KEY}},
+        {"name": "aer_b", "type": "aer"},
+        *({"name": n, "type": "iqm-server", "environment": vendor} for n in QPUS if "_" not in n),
+        {"name": "cloud", "type": "emulator", "allocation": "license"},
+    ]
+    definitions.write_text(json.dumps({"resources": resources}))
+    with ExitStack() as stack:
+        try:
+            cluster = stack.enter_context(
+                SlurmCluster(
+                    3, qpus=QPUS, licenses={"cloud": 2}, plugin=True, definitions=definitions
+                )
+            )
+        except MissingProgramError as error:
+            if os.environ.get("CI") == "true":
+                raise
+            pytest.skip(str(error))
+        python = tmp / "venv" / "bin" / "python"
+        venv.create(tmp / "venv", symlinks=True)
+        (packages,) = (tmp / "venv" / "lib").glob("python*/site-packages")
+        (packages / "qrmi.py").write_text(FAKE_QRMI)
+        configure(
+            cluster.folder / "etc",
+            cluster.folder / "plugin" / "spank_hybridflow.so",
+            definitions=definitions,
+            state=cluster.folder / "slots",
+            python=python,
+            timeout_seconds=5,
+        )
+        yield Site(cluster, definitions, log, tmp)
+
+
+def eventually(condition: Callable[[], object], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "in vain"
+        time.sleep(0.05)
+
+
+def variables(text: str) -> dict[str, str]:
+    pairs = [line.partition("=") for line in text.splitlines()]
+    return {name: value for name, _, value in pairs if "QPU" in name or "QRMI" in name}
+
+
+# --- who gets a slot ------------------------------------------------------------------------------
+
+
+def test_a_batch_job_sees_what_it_has_acquired(site: Site) -> None:
+    """Names, types and tokens as the contract says; the same in its steps."""
+    status, text = site.batch("env; srun sh -c 'env | sed s/^/step:/'", "--qpu=aer_b,aer_a", "-t5")
+    assert status == 0, text
+    seen = variables(text)
+    tokens = {seen.pop(f"{name}_QRMI_JOB_ACQUISITION_TOKEN") for name in ("aer_a", "aer_b")}
+    assert len(tokens) == 2
+    step = {f"step:{name}": value for name, value in seen.items() if not name.startswith("step:")}
+    assert step.items() <= seen.items()
+    assert {name: value for name, value in seen.items() if not name.startswith("step:")} == {
+        "QRMI_JOB_QPU_RESOURCES": "aer_b,aer_a",
+        "QRMI_JOB_QPU_TYPES": "aer,aer",
+        "SLURM_JOB_QPU_RESOURCES": "aer_b,aer_a",
+        "SLURM_JOB_QPU_TYPES": "aer,aer",
+        "QRMI_LIST_DELIMITER": ",",
+        "QRMI_JOB_ID": seen["QRMI_JOB_ID"],
+        "QRMI_JOB_UID": str(os.geteuid()),
+        **{f"{name}_QRMI_JOB_QPU_SLOTS": "1" for name in ("aer_a", "aer_b")},
+        **{f"{name}_QRMI_JOB_TIMEOUT_SECONDS": "300" for name in ("aer_a", "aer_b")},
+    }
+    eventually(lambda: not site.kept())
+
+
+@pytest.mark.parametrize(
+    ("request_", "slots_held"),
+    [("--gres=qpu:aer_b:2", "2"), ("--gres=qpu:aer_b:1", "1")],
+)
+def test_a_gres_without_the_option_is_a_slot(site: Site, request_: str, slots_held: str) -> None:
+    done = site.run("srun", request_, "env")
+    seen = variables(done.stdout)
+    assert seen["QRMI_JOB_QPU_RESOURCES"] == "aer_b", done.stderr
+    assert seen["aer_b_QRMI_JOB_QPU_SLOTS"] == slots_held
+
+
+def test_a_license_is_a_slot_on_any_node(site: Site) -> None:
+    done = site.run("srun", "--partition=classical", "--qpu=cloud", "env")
+    assert variables(done.stdout)["QRMI_JOB_QPU_TYPES"] == "emulator", done.stderr
+
+
+def test_steps_of_an_interactive_allocation_have_the_slot(site: Site) -> None:
+    """The shell itself has none, and is told so; a job submitted from it asks for nothing."""
+    inner = (
+        "echo shell=$QRMI_JOB_QPU_RESOURCES; srun sh -c 'echo step=$QRMI_JOB_QPU_RESOURCES';"
+        "sbatch --wait -o /dev/null -p classical --wrap '! env | grep QRMI_JOB' && echo nested"
+    )
+    done = site.run("salloc", "--qpu=aer_a", "sh", "-c", inner)
+    assert {"shell=", "step=aer_a", "nested"} <= set(done.stdout.splitlines()), done.stderr
+    assert "this shell has no QPU slot" in done.stderr
+
+
+def test_a_later_component_of_a_heterogeneous_job_has_the_slot(site: Site) -> None:
+    """That component's node alone, also in a step that spans all components."""
+    output, script = site.tmp / "het.out", site.tmp / "het.sh"
+    script.write_text(
+        "#!/bin/sh\n#SBATCH -p classical\n#SBATCH hetjob\n#SBATCH --qpu=aer_b,aer_a\n"
+        "#SBATCH hetjob\n#SBATCH -p classical\n"
+        "srun --het-group=0,1,2 sh -c 'echo $SLURMD_NODENAME=$QRMI_JOB_QPU_RESOURCES'\n"
+    )
+    done = site.run("sbatch", "--wait", f"--output={output}", str(script))
+    assert done.returncode == 0, done.stderr
+    assert sorted(output.read_text().split()) == ["c1=", "c2=", "q1=aer_b,aer_a"]
+
+
+def test_a_classical_job_has_nothing_even_if_its_submitter_had(site: Site) -> None:
+    environment = {**os.environ, "QRMI_JOB_QPU_RESOURCES": "aer_a", "HYBRIDFLOW_CREDENTIALS": "/x"}
+    done = site.run("srun", "--partition=classical", "env", env=environment)
+    assert variables(done.stdout) == {}
+    assert "HYBRIDFLOW_CREDENTIALS" not in done.stdout
+
+
+# --- one at a time, and given back ----------------------------------------------------------------
+
+
+def test_a_second_job_waits_and_a_cancelled_one_gives_back(site: Site) -> None:
+    """The vendor sees acquire and release by turns, whatever ends the job."""
+    site.vendor_log.unlink(missing_ok=True)
+    first = site.submit("sleep 100", "--qpu=vendor")
+    eventually(lambda: site.vendor_log.exists())
+    second = site.submit("true", "--qpu=vendor")
+    third = site.submit("true", "--gres=qpu:vendor:1")
+    eventually(lambda: site.state(second) == "PENDING Resources")
+    site.run("scancel", first)
+    eventually(lambda: all(site.state(job).startswith("COMPLETED") for job in (second, third)))
+    acquired, released = "acquire vendor", "release token-of-the-vendor vendor"
+    eventually(lambda: site.vendor_log.read_text().splitlines() == [acquired, released] * 3)
+    eventually(lambda: not site.kept())
+
+
+# --- who gets none --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["srun", "salloc", "sbatch"])
+def test_an_unknown_name_is_refused_at_submission(site: Site, command: str) -> None:
+    script = ["--wrap=true"] if command == "sbatch" else ["true"]
+    done = site.run(command, "--qpu=nope", *script)
+    assert done.returncode != 0
+    assert 'no QPU "nope"; known are: aer_a, aer_b, vendor, dead, slow, cloud' in done.stderr
+
+
+@pytest.mark.parametrize("text", ["", "aer_a,", "aer_a, aer_b", "aer_a;aer_b"])
+def test_a_malformed_list_is_refused_at_submission(site: Site, text: str) -> None:
+    done = site.run("srun", f"--qpu={text}", "true")
+    assert done.returncode != 0
+    assert "is no list of names: write --qpu=NAME[,NAME] without blanks" in done.stderr
+
+
+def test_the_option_alone_grants_nothing(site: Site) -> None:
+    """Who goes round the command-line filter gets a clear failure, and no slot."""
+    etc = site.cluster.folder / "etc"
+    kept = [
+        line for line in (etc / "slurm.conf").read_text().splitlines() if "CliFilter" not in line
+    ]
+    (etc / "bypass.conf").write_text("\n".join(kept))
+    # Not by way of Site.run: the cluster's own variable wins there.
+    environment = {**os.environ, "SLURM_CONF": str(etc / "bypass.conf")}
+    done = subprocess.run(
+        ["srun", "--qpu=aer_a", "echo", "reached"],
+        env=environment,
+        cwd="/",
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert done.returncode != 0
+    assert "the job's allocation holds no slot of aer_a" in done.stderr
+    assert "reached" not in done.stdout
+    site.assert_nothing_drained()
+
+
+@pytest.mark.parametrize(
+    ("content", "mode", "reason"),
+    [
+        (None, 0o644, "others may read or change them"),
+        ("{", 0o600, "not valid JSON"),
+        ('{"resources": [{"name": "aer_a", "type": "abacus"}]}', 0o600, "`type` must be one of"),
+        ('{"resources": []}', 0o600, "which no QPU definition describes"),
+    ],
+)
+def test_bad_definitions_fail_the_job_and_not_the_node(
+    site: Site, content: str | None, mode: int, reason: str
+) -> None:
+    right = site.definitions.read_text()
+    try:
+        site.definitions.write_text(content or right)
+        site.definitions.chmod(mode)
+        status, text = site.batch("echo reached", "--qpu=aer_a")
+    finally:
+        site.definitions.write_text(right)
+        site.definitions.chmod(0o600)
+    assert status != 0
+    assert reason in text
+    assert KEY not in text
+    assert "reached" not in text
+    site.assert_nothing_drained()
+
+
+def test_what_cannot_be_acquired_fails_the_job(site: Site) -> None:
+    """The reason stands there without the key; what was acquired is given back."""
+    status, text = site.batch("echo reached", "--qpu=aer_a,dead")
+    assert status != 0
+    assert "dead cannot be acquired: RuntimeError: offline, key ***" in text
+    assert KEY not in text
+    assert "reached" not in text
+    site.assert_nothing_drained()
+    eventually(lambda: not site.kept())
+
+
+def test_a_part_is_enough_where_the_user_says_so(site: Site) -> None:
+    status, text = site.batch(
+        "echo has=$QRMI_JOB_QPU_RESOURCES", "--qpu=dead,aer_a", "--qpu-partial"
+    )
+    assert status == 0, text
+    assert "has=aer_a" in text
+    assert "dead cannot be acquired" in text
+
+
+def test_a_vendor_that_hangs_does_not_hang_the_node(site: Site) -> None:
+    status, text = site.batch("echo reached", "--qpu=slow")
+    assert status != 0
+    assert "slow cannot be acquired: the vendor gave no answer in time" in text
+    site.assert_nothing_drained()
+
+
+# --- credentials ----------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be two users")
+def test_a_credential_is_its_users_alone_and_in_no_environment(site: Site) -> None:
+    """Read by the job's user, not by another; in no process's environment, argument or log."""
+    user, other = (pwd.getpwnam(name) for name in ("daemon", "nobody"))
+    script = "echo $HYBRIDFLOW_CREDENTIALS; read go; cat $HYBRIDFLOW_CREDENTIALS"
+    with subprocess.Popen(
+        ["srun", "--qpu=aer_a", "sh", "-c", script],
+        env={**os.environ, **site.cluster.environ},
+        cwd="/",
+        user=user.pw_uid,
+        group=user.pw_gid,
+        extra_groups=[],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as job:
+        assert job.stdin is not None
+        assert job.stdout is not None
+        file = Path(job.stdout.readline().strip())
+        seen, folder = file.stat(), file.parent.stat()
+        assert (seen.st_uid, seen.st_mode & 0o777) == (user.pw_uid, 0o600)
+        assert (folder.st_uid, folder.st_mode & 0o777) == (user.pw_uid, 0o700)
+        reader = subprocess.run(
+            ["cat", str(file)],
+            user=other.pw_uid,
+            group=other.pw_gid,
+            extra_groups=[],
+            capture_output=True,
+            timeout=10,
+        )
+        assert reader.returncode != 0
+        assert KEY.encode() not in reader.stdout
+        assert not [path for path in Path("/proc").glob("[0-9]*/environ") if _holds(path)]
+        assert not [path for path in Path("/proc").glob("[0-9]*/cmdline") if _holds(path)]
+        text, _ = job.communicate("\n", timeout=20)
+    assert json.loads(text) == {"aer_a": {"QRMI_AER_KEY": KEY}}
+    eventually(lambda: not file.parent.exists())
+    assert not [path for path in (site.cluster.folder / "log").iterdir() if _holds(path)]
+
+
+def _holds(path: Path) -> bool:
+    try:
+        return KEY.encode() in path.read_bytes()
+    except OSError:  # a process that has ended
+        return False
+
+
+# --- the helper and the build, without a cluster --------------------------------------------------
+
+
+def test_what_an_allocation_holds_is_read_in_slurms_words() -> None:
+    job = slots.read_job(
+        "job 7\nstep 4294967291\nuid 5\nminutes 3\nasked a,b\ngres qpu:a(CNT:2),gpu:x:1(IDX:0)\n"
+        "gres qpu:b.c-d:2(IDX:0-1)\nlicenses cloud:2,other\ngres-here qpu:a(CNT:2),qpu:z(CNT:0)\n"
+    )
+    assert (job.id, job.uid, job.minutes, job.asked) == (7, 5, 3, ("a", "b"))
+    assert job.held == {"a", "b.c-d", "cloud", "other"}
+    assert job.gres == {"a": 2}
+    with pytest.raises(slots.Refusal, match="holds no slot of b"):
+        slots.check_asked(job)
+
+
+def test_a_qpu_that_a_licence_grants_is_not_granted_by_a_gres_too() -> None:
+    definitions = {"a": slots.Definition("a", "aer", "license", {})}
+    job = slots.read_job("job 7\ngres-here qpu:a(CNT:1)\n")
+    with pytest.raises(slots.Refusal, match="granted by licence alone"):
+        slots.slots_here(job, definitions)
+
+
+def test_a_type_of_a_vendor_needs_its_package(tmp_path: Path) -> None:
+    definition = slots.Definition("q", "pasqal-local", "gres", {"QRMI_WARDEN_URL": "http://x"})
+    try:
+        import qrmi  # type: ignore[import-not-found, unused-ignore] # noqa: F401
+    except ImportError:
+        with pytest.raises(slots.Refusal, match="needs the Python package qrmi"):
+            slots.Vendor(5).acquire(definition)
+
+
+def test_the_build_names_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(MissingProgramError, match="apt-get install gcc"):
+        build(tmp_path / "plugin")
+    compiler = tmp_path / "cc"
+    compiler.write_text("#!/bin/sh\necho 'slurm/slurm.h: No such file or directory' >&2\nexit 1\n")
+    compiler.chmod(0o755)
+    with pytest.raises(MissingProgramError, match="apt-get install libslurm-dev"):
+        build(tmp_path / "plugin")
+
+
+def test_configuring_refuses_definitions_that_others_may_read(tmp_path: Path) -> None:
+    file = tmp_path / "qpus.json"
+    file.write_text('{"resources": []}')
+    file.chmod(0o640)
+    with pytest.raises(InputError, match="others may read"):
+        configure(tmp_path, tmp_path / "x.so", definitions=file, state=tmp_path)
