@@ -111,7 +111,7 @@ def test_more_nodes_than_there_are_is_explained(on_cluster: SlurmCluster, site: 
     assert re.search(r"job (\d+) waits for what cannot come .* scancel \1", done.output)
 
 
-@pytest.mark.parametrize("engine", ["parsl"])
+@pytest.mark.parametrize("engine", ["dask", "parsl"])
 def test_quantum_tasks_run_in_the_slot_and_classical_ones_on_the_nodes(
     on_cluster: SlurmCluster, site: Path, tmp_path: Path, engine: str
 ) -> None:
@@ -120,8 +120,10 @@ def test_quantum_tasks_run_in_the_slot_and_classical_ones_on_the_nodes(
     assert done.exit_code == 0, output.read_text()
     last = output.read_text().splitlines()[-1]
     assert json.loads(last) == {"quantum": {"node": "q1", "1": 5}, "classical": ["c1", "c2"]}
+    assert not list(tmp_path.glob("hybridflow-dask-*"))
 
 
+@pytest.mark.timeout(240)
 def test_sqd_in_one_job_gives_the_energy_of_the_laptop(
     on_cluster: SlurmCluster, site: Path, tmp_path: Path
 ) -> None:

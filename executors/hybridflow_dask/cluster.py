@@ -44,6 +44,7 @@ from hybridflow.errors import (
 )
 from hybridflow.lease import Lease
 from hybridflow.site import Site, load_site
+from hybridflow.slurm import Allocation, current_allocation
 from hybridflow_dask.adaptive import ClassicalAdaptive, GroupAdaptive, QuantumAdaptive
 from hybridflow_dask.farewell import Farewell
 from hybridflow_dask.folder import PrivateFolder
@@ -57,6 +58,7 @@ __all__ = ["HybridCluster"]
 
 _log = logging.getLogger(__name__)
 
+_LOOPBACK = "127.0.0.1"
 _ALLOWED_FAILURES = 10
 _DOOR_SECONDS = 30.0  # a broker drains
 _LOOK_SECONDS = 0.05
@@ -75,7 +77,7 @@ class HybridCluster(SpecCluster):
         Names of the resources whose slots it uses, one quantum worker each; the site's default
         resource if not given.
     workers
-        Classical worker processes; what the site says if not given.
+        Classical worker processes; what the site says if not given, on each node of the job.
     tasks_per_slot
         Quantum tasks that share a slot at a time; what the site says if not given.
     security
@@ -83,7 +85,8 @@ class HybridCluster(SpecCluster):
         ``distributed.Security`` of your own. Without it, whoever reaches a port of the cluster can
         run code as you: other users of this machine can.
     host
-        Address that the scheduler and the workers listen on.
+        Address that the scheduler and the workers listen on. If not given: only this machine can
+        reach it; in a heterogeneous Slurm job, the job's classical nodes can.
     dashboard_address
         Where Dask's dashboard listens, if bokeh is installed; by default any free port of this
         machine. None: no dashboard.
@@ -118,7 +121,7 @@ class HybridCluster(SpecCluster):
         workers: int | None = None,
         tasks_per_slot: int | None = None,
         security: bool | Security = True,
-        host: str = "127.0.0.1",
+        host: str | None = None,
         dashboard_address: str | None = "127.0.0.1:0",
         log_dir: str | os.PathLike[str] | None = None,
         asynchronous: bool = False,
@@ -128,8 +131,9 @@ class HybridCluster(SpecCluster):
         self.site = site if isinstance(site, Site) else load_site(site)
         self._tasks_per_slot = _number("tasks_per_slot", tasks_per_slot, 1)
         self._log_dir = _log_folder(log_dir)
+        self._allocation = current_allocation()
         self._groups = self._make_groups(resources, _number("workers", workers, 0))
-        self._host = host
+        self._host = host or (self._allocation.address() if self._allocation else _LOOPBACK)
         self._dashboard_address = dashboard_address
         self._security = security
         self._folder: PrivateFolder | None = None
@@ -152,11 +156,15 @@ class HybridCluster(SpecCluster):
                 "a slot one worker: raise `tasks_per_slot` to run more tasks at a time"
             )
         groups = [self._quantum_group(name) for name in listed]
-        size = self.site.classical.worker_count if workers is None else workers
+        size = self._worker_count() if workers is None else workers
         spec = {"cls": self._classical_worker}
         stays = self._log_dir is not None
         groups.append(Group(Role.CLASSICAL, "", spec, size=size, log_stays=stays))
         return {group.label: group for group in groups}
+
+    def _worker_count(self) -> int:
+        site, nodes = self.site.classical, self._allocation
+        return (site.workers or nodes.cpus) * nodes.nodes if nodes else site.worker_count
 
     def _quantum_group(self, name: str) -> Group:
         resource = self.site.resource(name)
@@ -175,14 +183,20 @@ class HybridCluster(SpecCluster):
         await super()._start()
 
     def _prepare(self) -> None:
-        base = dask.config.get("temporary-directory") or tempfile.gettempdir()
-        self._folder = PrivateFolder(base)
+        self._folder = PrivateFolder(_folder_for(self._allocation))
         self._lease = Lease.hold(self._folder.path / "driver.lease")
         if self._security:
             given = self._security
             made = given if isinstance(given, Security) else Security.temporary()
             self.security = on_disk(made, self._folder)
-        self._launch = Launch(self.site, self._folder, self._lease.path, self._host, self.security)
+        self._launch = Launch(
+            self.site,
+            self._folder,
+            self._lease.path,
+            self._host,
+            self.security,
+            self._allocation,
+        )
         self.scheduler_spec = {"cls": Scheduler, "options": self._scheduler_options()}
 
     def _scheduler_options(self) -> dict[str, Any]:
@@ -598,6 +612,13 @@ def _range(name: str, given: tuple[int, int], most: int | None) -> tuple[int, in
     _number(name, low, 0)
     _number(name, high, 0, most)
     return low, high
+
+
+def _folder_for(nodes: Allocation | None) -> str:
+    if nodes:
+        # They have folders for temporary files of their own; all of them see the run's.
+        return os.path.abspath(os.environ.get(environment.RUN) or ".")
+    return dask.config.get("temporary-directory") or tempfile.gettempdir()
 
 
 def _log_folder(given: str | os.PathLike[str] | None) -> Path | None:

@@ -17,6 +17,7 @@ from hybridflow import environment
 from hybridflow.environment import Role, thread_limits
 from hybridflow.launch import in_slot, kept
 from hybridflow.site import Site
+from hybridflow.slurm import Allocation
 from hybridflow_dask.folder import PrivateFolder
 from hybridflow_dask.labels import QPU, resource_label
 from hybridflow_dask.workers import GRACE_SECONDS
@@ -47,9 +48,11 @@ class Launch:
     lease
         The driver's lease.
     host
-        Address that workers listen on.
+        Address that workers on this machine listen on.
     security
         The cluster's keys and certificates, as files.
+    allocation
+        The nodes of classical workers; None: this machine.
     """
 
     site: Site
@@ -57,6 +60,7 @@ class Launch:
     lease: Path
     host: str
     security: Security
+    allocation: Allocation | None = None
 
     def quantum(self, scheduler: str, name: str, resource: str, tasks: int) -> list[str]:
         """Return the command line of a worker inside a slot.
@@ -64,7 +68,7 @@ class Launch:
         Its nanny starts it again when it dies, and the slot with its broker lives on.
         """
         amounts = f"{QPU}={tasks} {resource_label(resource)}={tasks}"
-        worker = [*self._worker(scheduler, name), "--nanny", "--nthreads", str(tasks)]
+        worker = [*self._worker(scheduler, name, self.host), "--nanny", "--nthreads", str(tasks)]
         return in_slot([*worker, "--resources", amounts], self.site, resource, self.lease)
 
     def classical(self, scheduler: str, name: str) -> list[str]:
@@ -72,8 +76,17 @@ class Launch:
 
         It has no nanny: what a nanny has started may have no child processes.
         """
-        worker = [*self._worker(scheduler, name), "--no-nanny", "--nthreads", "1"]
-        return kept(worker, self.lease, Role.CLASSICAL, grace_seconds=GRACE_SECONDS)
+        # On another node, it finds its address by itself: that of the way to the scheduler.
+        host = None if self.allocation else self.host
+        worker = [*self._worker(scheduler, name, host), "--no-nanny", "--nthreads", "1"]
+        keeper = kept(worker, self.lease, Role.CLASSICAL, grace_seconds=GRACE_SECONDS)
+        return [*self._node(name), *keeper]
+
+    def _node(self, name: str) -> list[str]:
+        if self.allocation is None:
+            return []
+        number = int(name.rpartition("-")[2])
+        return self.allocation.srun(1, first=number % self.allocation.nodes)
 
     def variables(self, role: Role) -> dict[str, str]:
         """Return the environment for those command lines."""
@@ -88,12 +101,12 @@ class Launch:
             chosen |= _pre_spawn() | thread_limits(self.site.classical.threads)
         return chosen
 
-    def _worker(self, scheduler: str, name: str) -> list[str]:
+    def _worker(self, scheduler: str, name: str, host: str | None) -> list[str]:
         options = {
             "--name": name,
-            "--host": self.host,
+            **({"--host": host} if host else {}),
             # Of its pages; without it, they can be seen from everywhere.
-            "--dashboard-address": f"{self.host}:0",
+            "--dashboard-address": f"{host or '127.0.0.1'}:0",
             "--local-directory": str(self.folder.path),
             "--death-timeout": str(_DEATH_SECONDS),
             "--preload": _PRELOAD,
