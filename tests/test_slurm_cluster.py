@@ -13,12 +13,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import psutil
 import pytest
 from family import eventually
 
 import hybridflow
 from hybridflow.errors import ClusterError, InputError, MissingProgramError
+from hybridflow.site import load_site
 from hybridflow.slurm.cluster import SlurmCluster, background, programs
 
 ROOT = os.geteuid() == 0
@@ -385,9 +387,11 @@ def test_a_cluster_of_the_command_line_outlives_its_command(place: str) -> None:
     again = hybridflow_command("up", "--folder", place)
     assert (again.returncode, "is a local cluster in" in again.stderr) == (2, True)
     script = f'eval "$({sys.executable} -m hybridflow cluster env --folder {shlex.quote(place)})"'
-    run = [f"{script}; srun --qpu=aer,cloud printenv SLURMD_NODENAME"]
-    done = subprocess.run(["bash", "-c", *run], capture_output=True, text=True, check=False)
-    assert done.stdout == "q1\n", done.stderr
+    run = f"{script}; srun --qpu=aer,cloud printenv SLURMD_NODENAME; echo $HYBRIDFLOW_SITE"
+    done = subprocess.run(["bash", "-c", run], capture_output=True, text=True, check=False)
+    assert done.stdout.startswith("q1\n"), done.stderr
+    site = load_site(done.stdout.split()[1])
+    assert (site.default, [*site.resources]) == ("aer", ["aer", "cloud"])
     status = hybridflow_command("status", "--folder", place)
     assert status.returncode == 0
     assert "QPU slots qpu:aer:1, used qpu:aer:0" in status.stdout
@@ -402,6 +406,24 @@ def test_a_cluster_whose_holder_is_killed_ends(place: str) -> None:
     held = json.loads((Path(place) / "cluster.json").read_text())
     os.kill(held["pid"], signal.SIGKILL)
     assert_gone(place)
+
+
+def test_what_a_lost_machine_left_is_removed(place: str) -> None:
+    options = background.Options(
+        nodes=1,
+        qpus={},
+        licenses={},
+        accounting=False,
+        plugin=False,
+        definitions=None,
+        folder=place,
+    )
+    lost = background.BackgroundCluster(
+        pid=os.getpid(), created=1.0, options=options, nodes=("q1",), environ={}
+    )
+    (Path(place) / "cluster.json").write_bytes(msgspec.json.encode(lost))
+    assert hybridflow_command("status", "--folder", place).returncode == 3
+    assert hybridflow_command("down", "--folder", place).returncode == 0
 
 
 def test_a_cluster_that_does_not_come_up_says_why(place: str) -> None:

@@ -11,6 +11,7 @@ killed, the cluster ends too.
 """
 
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -24,6 +25,7 @@ import psutil
 
 from hybridflow.errors import ClusterError, ErrorRecord, HybridflowError, InputError
 from hybridflow.slurm.cluster.cluster import SlurmCluster
+from hybridflow.slurm.cluster.site_file import site_file
 
 __all__ = [
     "BackgroundCluster",
@@ -36,6 +38,7 @@ __all__ = [
 
 _STATE = "cluster.json"
 _END_SECONDS = 60.0
+_SWEEP_SECONDS = 5.0
 _LOOK_SECONDS = 0.05
 _ENDS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 
@@ -65,6 +68,8 @@ class BackgroundCluster(msgspec.Struct, frozen=True, kw_only=True):
         Names of its nodes.
     environ
         What its users add to their environment.
+    site
+        A site file with its QPUs; None if only their definitions say what they are.
     """
 
     pid: int
@@ -72,6 +77,7 @@ class BackgroundCluster(msgspec.Struct, frozen=True, kw_only=True):
     options: Options
     nodes: tuple[str, ...]
     environ: dict[str, str]
+    site: str | None = None
 
     @property
     def folder(self) -> Path:
@@ -192,14 +198,23 @@ def end_background(cluster: BackgroundCluster) -> None:
     process = cluster.process()
     if process is not None:
         process.terminate()
-    deadline = time.monotonic() + _END_SECONDS
-    while cluster.folder.exists():
-        if time.monotonic() > deadline:
+        if not _removed(cluster.folder, _END_SECONDS):
             raise ClusterError(
-                f"the local cluster in {cluster.folder} (process {cluster.pid}) has not ended "
-                f"after {_END_SECONDS:g} s; if no process of it is left, remove the folder"
+                f"the local cluster in {cluster.folder} has not ended after {_END_SECONDS:g} s: "
+                f"end process {cluster.pid}, and try again"
             )
+    elif not _removed(cluster.folder, _SWEEP_SECONDS):
+        # It ended with the machine, say, and nobody was left to remove the folder.
+        shutil.rmtree(cluster.folder)
+
+
+def _removed(folder: Path, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while folder.exists():
+        if time.monotonic() > deadline:
+            return False
         time.sleep(_LOOK_SECONDS)
+    return True
 
 
 def _write_state(cluster: SlurmCluster, options: Options) -> None:
@@ -210,10 +225,20 @@ def _write_state(cluster: SlurmCluster, options: Options) -> None:
         options=options,
         nodes=cluster.nodes,
         environ=cluster.environ,
+        site=_write_site(cluster, options),
     )
     file = cluster.folder / _STATE
     with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
         stream.write(msgspec.json.encode(state))
+
+
+def _write_site(cluster: SlurmCluster, options: Options) -> str | None:
+    if options.definitions is not None or not (options.qpus or options.licenses):
+        return None
+    file = cluster.folder / "etc" / "site.toml"
+    file.write_text(site_file(cluster.shape), encoding="utf-8")
+    file.chmod(0o644)
+    return str(file)
 
 
 def _answer(error: HybridflowError | None) -> None:
