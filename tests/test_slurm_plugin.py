@@ -420,3 +420,11 @@ def test_configuring_refuses_definitions_that_others_may_read(tmp_path: Path) ->
     file.chmod(0o640)
     with pytest.raises(InputError, match="others may read"):
         configure(tmp_path, tmp_path / "x.so", definitions=file, state=tmp_path)
+
+
+def test_the_example_of_definitions_is_right(tmp_path: Path) -> None:
+    file = tmp_path / "qpus.json"
+    file.touch(mode=0o600)
+    example = Path(__file__).parent.parent / "configs" / "slurm" / "qpus.json"
+    file.write_text(example.read_text(encoding="utf-8"), encoding="utf-8")
+    assert list(slots.names(file))[1:] == ["garnet gres", "heron license"]
