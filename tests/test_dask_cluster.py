@@ -17,7 +17,7 @@ from pathlib import Path
 import dask_cluster_tasks as tasks
 import psutil
 import pytest
-from distributed import Client, Security
+from distributed import Client, Scheduler, Security
 from distributed.exceptions import WorkerStartTimeoutError
 
 from hybridflow import environment
@@ -33,6 +33,7 @@ from hybridflow.errors import (
 from hybridflow.lease import Lease
 from hybridflow.site import load_site
 from hybridflow_dask import HybridCluster, launch, workers
+from hybridflow_dask.admission import examine
 from hybridflow_dask.folder import PrivateFolder
 from hybridflow_dask.groups import STARTS
 from hybridflow_dask.workers import WorkerProcess
@@ -407,7 +408,7 @@ def test_running_tasks_do_not_hold_up_the_end(site: Path, tmp_path: Path) -> Non
         started = processes() - before
         begun = time.monotonic()
         del kept
-    assert time.monotonic() - begun < 6  # two seconds here, alone
+    assert time.monotonic() - begun < 8  # as long as Dask's nanny alone would wait
     assert not [process for process in started if process.is_running()]
 
 
@@ -579,3 +580,34 @@ def test_keys_of_ones_own_are_put_on_disk_only_where_they_are_in_memory(tmp_path
     assert launch.on_disk(saved, folder).tls_worker_key == saved.tls_worker_key
     assert saved.require_encryption
     folder.close()
+
+
+def test_a_scheduler_closes_while_a_worker_is_asked_what_it_is(tmp_path: Path) -> None:
+    """Also where it gives that worker up in the same moment, and the worker never answers."""
+
+    async def main() -> None:
+        asked = asyncio.Event()
+
+        async def keep_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            asked.set()
+            await reader.read()
+            writer.close()
+
+        async with (
+            await asyncio.start_server(keep_silent, "127.0.0.1") as silent,
+            Scheduler(
+                host="127.0.0.1", port=0, dashboard=False, local_directory=str(tmp_path)
+            ) as scheduler,
+        ):
+            host, port = silent.sockets[0].getsockname()
+            address = f"tcp://{host}:{port}"
+            question = asyncio.create_task(examine(scheduler, address, require_slot=True))
+            await asked.wait()
+            scheduler.rpc.remove(address)
+            await asyncio.sleep(0)
+            await scheduler.rpc.close()
+            question.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await question
+
+    asyncio.run(asyncio.wait_for(main(), SECONDS))

@@ -8,8 +8,10 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from distributed.comm.core import connect
+from distributed.core import send_recv
 from distributed.protocol.pickle import dumps
-from distributed.protocol.serialize import Serialize, Serialized, deserialize
+from distributed.protocol.serialize import Serialize
 from distributed.scheduler import Scheduler, WorkerState
 
 from hybridflow import environment
@@ -45,15 +47,16 @@ async def examine(scheduler: Scheduler, address: str, *, require_slot: bool) -> 
 
 
 async def _description(scheduler: Scheduler, address: str) -> dict[str, str]:
-    # What `Client.run` sends; a scheduler has no such method, and leaves results as they came.
-    message = {"op": "run", "function": dumps(_describe)}
-    answers = await scheduler.broadcast(msg=message, workers=[address])
-    answer: dict[str, Any] = answers[address]
+    # What `Client.run` sends; a scheduler has no such method. Not through its pool of connections,
+    # which cannot end one twice that is being made: when a worker goes, and when it closes.
+    comm = await connect(address, **scheduler.connection_args)
+    try:
+        answer: dict[str, Any] = await send_recv(comm, op="run", function=dumps(_describe))
+    finally:
+        comm.abort()
     if answer["status"] != "OK":
         raise RuntimeError(answer["exception_text"])
     found = answer["result"]
-    if isinstance(found, Serialized):
-        found = deserialize(found.header, found.frames)
     return dict(found.data if isinstance(found, Serialize) else found)
 
 
