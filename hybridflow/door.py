@@ -42,6 +42,7 @@ from hybridflow.errors import (
 from hybridflow.keeper import GRACE_SECONDS, Keeper
 from hybridflow.kernel import forbid_dumps
 from hybridflow.lease import Watch
+from hybridflow.redaction import redact
 from hybridflow.site import Site
 from hybridflow.slot import Slot, find_slot, write_slot
 from hybridflow.walltime import job_deadline
@@ -269,9 +270,7 @@ def _show_end(log: Path, credentials: Mapping[str, str]) -> None:
         text = log.read_text(errors="replace")
     except FileNotFoundError:
         return
-    for secret in filter(None, credentials.values()):
-        text = text.replace(secret, "***")
-    for line in text.splitlines()[-_LOG_LINES:]:
+    for line in redact(text, credentials.values()).splitlines()[-_LOG_LINES:]:
         _report(f"broker: {line}")
 
 

@@ -1,6 +1,7 @@
 """The broker's process: real processes, real sockets, and what can happen to them."""
 
 import contextlib
+import logging
 import os
 import select
 import signal
@@ -540,7 +541,11 @@ def test_credentials_stand_nowhere(folder: Path, monkeypatch: pytest.MonkeyPatch
 def test_a_log_line_hides_credentials() -> None:
     from hybridflow.broker.__main__ import _Redacted
 
-    assert _Redacted(["k3y-value", "ab"]).clean("key k3y-value of ab") == "key *** of ab"
+    secrets = ["k3y-value", "ab", "line-end\n", "two\r\nlines ", "k3y-value-and-more"]
+    text = f"key k3y-value of ab: {secrets[2]!r}, {secrets[3]!r}, {secrets[4]}"
+    record = logging.makeLogRecord({"msg": text})
+    shown = r"key *** of ab: '***\n', 'two\r\n*** ', ***"
+    assert _Redacted(secrets).format(record).endswith(shown)
 
 
 def test_a_broker_with_credentials_cannot_be_dumped() -> None:

@@ -24,9 +24,9 @@ from hybridflow.broker.server import Server
 from hybridflow.broker.work import Limits
 from hybridflow.errors import BrokerLostError, ErrorRecord, HybridflowError, InternalError
 from hybridflow.kernel import forbid_dumps, signal_when_parent_ends
+from hybridflow.redaction import redact
 
 _log = logging.getLogger("hybridflow.broker")
-_SHORTEST_SECRET = 4
 
 
 class _Redacted(logging.Formatter):
@@ -34,15 +34,10 @@ class _Redacted(logging.Formatter):
 
     def __init__(self, secrets: Iterable[str]) -> None:
         super().__init__("%(asctime)s %(levelname)s %(message)s")
-        self._secrets = [secret for secret in secrets if len(secret) >= _SHORTEST_SECRET]
+        self._secrets = list(secrets)
 
     def format(self, record: logging.LogRecord) -> str:
-        return self.clean(super().format(record))
-
-    def clean(self, text: str) -> str:
-        for secret in self._secrets:
-            text = text.replace(secret, "***")
-        return text
+        return redact(super().format(record), self._secrets)
 
 
 def main() -> int:
@@ -54,8 +49,8 @@ def main() -> int:
     except HybridflowError as error:
         _report(report, Ready(ErrorRecord.of(error)))
         return 2
-    redacted = _Redacted(start.credentials.values())
-    _log_to_stderr(redacted)
+    secrets = start.credentials.values()
+    _log_to_stderr(_Redacted(secrets))
     if start.credentials:
         forbid_dumps()
     try:
@@ -64,7 +59,7 @@ def main() -> int:
         if not isinstance(error, HybridflowError):
             _log.exception("the broker could not start")
         record = ErrorRecord.of(error)
-        message = redacted.clean(record.message)
+        message = redact(record.message, secrets)
         _report(report, Ready(msgspec.structs.replace(record, message=message)))
         return 2
     _report(report, Ready())
