@@ -435,6 +435,36 @@ def test_a_vendor_job_is_stopped_when_nobody_wants_it(open_desk: Any) -> None:
     assert desk.device.stopped == ["job-1"]
 
 
+@pytest.mark.parametrize("transient", [True, False])
+def test_a_stop_that_was_not_heard_is_said_again(
+    open_desk: Any, monkeypatch: pytest.MonkeyPatch, transient: bool
+) -> None:
+    """Or else a job that nobody wants runs on, and is paid for."""
+    desk = open_desk()
+    said: list[str] = []
+    looks = threading.Semaphore(0)
+    status = desk.device.status
+
+    def stop(job_id: str) -> None:
+        said.append(job_id)
+        if len(said) < 3:
+            raise ResourceError("no answer", transient=transient)
+
+    def look(job_id: str, *, wait: float) -> JobStatus:
+        looks.release()
+        return status(job_id, wait=wait)
+
+    first = desk.hold()
+    monkeypatch.setattr(desk.device, "stop", stop)
+    assert desk.cancel(first)
+    monkeypatch.setattr(desk.device, "status", look)
+    for _ in range(5):
+        assert looks.acquire(timeout=10)
+    desk.device.gate.set()
+    assert names(desk.submit(request("a"))) == ["a"]
+    assert len(said) == (3 if transient else 1)
+
+
 def test_a_job_cancelled_at_the_vendor_fails_its_requests_and_is_not_repeated(
     open_desk: Any,
 ) -> None:

@@ -420,13 +420,15 @@ class Dispatcher:
             self._queue.fail(job.work.entries, error)
 
     def _stop(self, job: VendorJob) -> None:
-        job.stopped = True
         assert job.id is not None
+        job.stopped = True
         try:
             self._backend.stop(job.id)
         except Exception as error:
-            # It ends by itself, then; the requests that wanted it have their outcome.
+            # The requests that wanted it have their outcome: it is tried again at the next look,
+            # since it is paid for, or else it ends by itself.
             _log.warning("vendor job %s could not be stopped: %s", job.id, error)
+            job.stopped = not _ours(error).transient
 
     def _ask(self, question: Callable[..., _T], *arguments: object) -> _T:
         # A vendor that does not answer for a moment has not failed the job, which is paid for.
