@@ -277,13 +277,14 @@ def test_a_simulator_that_dies_fails_its_job_alone() -> None:
         qpu_emulator("qpu", seconds_per_shot=PER_SHOT) as started,
         acquired(started, user="") as backend,
     ):
-        job_id = backend.start(batch(LONG), tag=tag())
-        eventually(lambda: backend.status(job_id).state is JobState.RUNNING)
-        backend.stop(job_id)
-        assert backend.status(job_id, wait=20).state is JobState.CANCELLED
         (child,) = children_of(started.pid)
+        os.kill(child, signal.SIGSTOP)
+        job_id = backend.start(batch(SHORT), tag=tag())
+        eventually(lambda: backend.status(job_id).state is JobState.RUNNING)
         os.kill(child, signal.SIGKILL)
-        eventually(lambda: child not in children_of(started.pid))
+        status = backend.status(job_id, wait=20)
+        assert (status.state, status.transient) == (JobState.FAILED, True)
+        assert "interrupted" in status.message
         again = backend.start(batch(SHORT), tag=tag())
         assert backend.status(again, wait=30).state is JobState.DONE
 
@@ -322,10 +323,13 @@ def test_fault_offline(emulator: QpuEmulator) -> None:
 def test_fault_slow_answers(emulator: QpuEmulator) -> None:
     backend = backend_of(emulator, timeout_seconds=0.2)
     backend.acquire()
-    emulator.faults(slow_seconds=0.6)
-    with pytest.raises(ResourceError, match="gave no answer") as caught:
-        backend.find("whatever")
-    assert caught.value.transient
+    emulator.faults(slow_seconds=600)  # and off again at the end, which is not slow
+    questions: list[Callable[[str], Any]] = [backend.find, backend.stop]
+    for question in questions:
+        with pytest.raises(ResourceError, match="gave no answer") as caught:
+            question("whatever")
+        assert caught.value.transient
+        assert not isinstance(caught.value, BackendLostError)  # nothing was started
     backend.release()
 
 
@@ -461,6 +465,11 @@ def test_what_is_kept_is_bounded() -> None:
     assert made[3].packed_results()
     with pytest.raises(ResourceError, match="no job"):
         jobs.get(made[0].id, "")
+    made[4].begin(0.0)
+    made[4].succeed(((PackedResult(arrays={"meas": b"0" * 60}),), Usage()), 0.0)
+    jobs.trim()
+    assert made[3].results is None
+    assert made[4].packed_results()
 
 
 @pytest.mark.parametrize(
@@ -478,24 +487,51 @@ def test_bad_options(options: dict[str, Any], says: str) -> None:
         EmulatorOptions(**options)
 
 
-def test_another_service_is_not_taken_for_an_emulator() -> None:
+@contextlib.contextmanager
+def someone_else(answer: bytes) -> Iterator[EmulatorBackend]:
+    """A service that is none of ours, or a proxy: it gives one answer, whatever it is asked."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def greet() -> None:
             stream, _ = server.accept()
             with stream:
-                stream.recv(4096)
-                stream.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")
+                stream.recv(65536)
+                stream.sendall(
+                    b"HTTP/1.1 %s\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello" % answer
+                )
 
         thread = threading.Thread(target=greet)
         thread.start()
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
         backend = EmulatorBackend("qpu", EmulatorOptions(url=url))
-        with pytest.raises(AcquireError, match="no emulated QPU") as caught:
-            backend.acquire()
-        assert not caught.value.transient
+        yield backend
         thread.join()
         backend.release()
+
+
+@pytest.mark.parametrize(
+    ("answer", "says", "transient"),
+    [
+        (b"200 OK", "no emulated QPU of this version", False),
+        (b"404 Not Found", "no emulated QPU of this version: HTTP status 404", False),
+        (b"502 Bad Gateway", "gave no answer .HTTP status 502", True),
+    ],
+)
+def test_another_service_is_not_taken_for_an_emulator(
+    answer: bytes, says: str, transient: bool
+) -> None:
+    with someone_else(answer) as backend:
+        with pytest.raises(AcquireError, match=says) as caught:
+            backend.acquire()
+        assert caught.value.transient is transient
+
+
+@pytest.mark.parametrize("answer", [b"201 Created", b"504 Gateway Timeout"])
+def test_a_proxy_that_loses_a_job_s_id_does_not_have_it_paid_for_again(answer: bytes) -> None:
+    """It may run: the broker neither repeats it nor says that nothing was started."""
+    submission = Submission(batch=batch(1), tag="", caller=Caller())
+    with someone_else(answer) as backend, pytest.raises(BackendLostError):
+        backend._client.start("qpu", submission, max_bytes=2**20)
 
 
 # --- the service as a process --------------------------------------------------------------------
@@ -655,6 +691,15 @@ def test_a_wrong_key_is_refused_and_not_shown(place: Path, key: str) -> None:
     assert user.returncode == 3
     assert "does not know this key" in errors
     assert "no-such-key" not in errors
+
+
+@pytest.mark.parametrize("key", [f"{KEYS['alice']}\n", "kéy-of-alice", "key of alice"])
+def test_what_is_no_key_is_refused_and_not_shown(place: Path, key: str) -> None:
+    user = through_the_door(place, key)
+    output, errors = user.communicate(timeout=60)
+    assert user.returncode == 3
+    assert f"the credential {API_KEY} is no key" in errors
+    assert key.strip() not in output + errors
 
 
 def test_a_service_that_is_down_may_be_back_later(place: Path) -> None:

@@ -4,7 +4,7 @@
 
     clients (backends/emulator) ──HTTP──► web.py ──► service.py ──► device.py, one a resource
                                                          │              │ one job at a time
-                                                      ledger.py ◄───────┤
+                                                      jobs.py ◄─────────┤
                                                    jobs, results, log   ▼
                                                                  simulator.py (Aer, in a process
                                                                  of its own)

@@ -43,14 +43,21 @@ class Device:
         The resource.
     next_fault
         Asked before each job: the error that it fails with, or None.
+    on_end
+        Called after each job, whose results may be too much to keep.
     """
 
     def __init__(
-        self, name: str, options: DeviceOptions, next_fault: Callable[[], HybridflowError | None]
+        self,
+        name: str,
+        options: DeviceOptions,
+        next_fault: Callable[[], HybridflowError | None],
+        on_end: Callable[[], None],
     ) -> None:
         self.name = name
         self.options = options
         self._next_fault = next_fault
+        self._on_end = on_end
         self._simulator = Simulator(name, options)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"device-{name}")
         self._queue: asyncio.Queue[Job] = asyncio.Queue()
@@ -149,6 +156,7 @@ class Device:
             if fault is not None:
                 raise fault
             outcome = await loop.run_in_executor(self._thread, self._simulator.run, batch, job.stop)
+            job.succeed(outcome, now())
         except StoppedError:
             ended = now()
             job.cancel(ended, Usage(qpu_seconds=self._device_seconds(ended - started)))
@@ -157,10 +165,9 @@ class Device:
         except Exception as error:  # the queue must outlive whatever a job does to it
             _log.exception("the job %s could not be executed", job.id)
             job.fail(InternalError(f"{type(error).__name__}: {error}"), now())
-        else:
-            job.succeed(outcome, now())
         finally:
             self._running = None
+        self._on_end()
 
     def _device_seconds(self, seconds: float) -> float:
         scale = self.options.time_scale if self.options.timing.is_set else 1.0

@@ -149,8 +149,12 @@ class Jobs:
         self._jobs: dict[str, Job] = {}
 
     def add(self, job: Job) -> None:
-        """Add a job, and forget what is over the bounds."""
+        """Add a job."""
         self._jobs[job.id] = job
+        self.trim()
+
+    def trim(self) -> None:
+        """Forget what is over the bounds."""
         ended = [job for job in self._jobs.values() if job.status.state.final]
         for old in ended[: max(0, len(ended) - self._kept_jobs)]:
             del self._jobs[old.id]

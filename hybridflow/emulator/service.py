@@ -45,7 +45,8 @@ class Service:
         self.jobs = Jobs(config.kept_jobs, config.kept_results_mib * 2**20)
         self._keys = {name: key.encode() for name, key in config.keys.items()}
         self.devices = {
-            name: Device(name, options, self._next_fault) for name, options in config.qpu.items()
+            name: Device(name, options, self._next_fault, self.jobs.trim)
+            for name, options in config.qpu.items()
         }
 
     def account(self, authorization: str) -> str | None:

@@ -11,6 +11,7 @@ import msgspec
 
 from hybridflow import wire
 from hybridflow.backends.emulator.messages import (
+    API_KEY,
     LONGEST_WAIT_SECONDS,
     DeviceInfo,
     Execution,
@@ -19,6 +20,7 @@ from hybridflow.backends.emulator.messages import (
     Submission,
 )
 from hybridflow.errors import (
+    AcquireError,
     BackendLostError,
     ErrorRecord,
     HybridflowError,
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 __all__ = ["Client"]
 
 _T = TypeVar("_T")
+_AWAY = (502, 503, 504)
+"""What a proxy answers where the service does not."""
 
 
 class Client:
@@ -48,11 +52,16 @@ class Client:
         The key that it knows its user by; empty: none.
     timeout_seconds
         Patience with an answer.
+
+    Raises
+    ------
+    AcquireError
+        If the key cannot be one.
     """
 
     def __init__(self, url: str, key: str = "", *, timeout_seconds: float = 30.0) -> None:
         self.url = url.rstrip("/")
-        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._headers = _authorization(key)
         self._timeout_seconds = timeout_seconds
         self._opened: urllib3.PoolManager | None = None
 
@@ -97,10 +106,11 @@ class Client:
             raise TooLargeError(
                 f"a vendor job of {len(body)} bytes is too large: {self.url} takes {max_bytes}"
             )
-        accepted = self._json("POST", f"{_resource(resource)}/jobs", JobId, body)
-        if accepted.id is None:
-            raise self._stranger("a job was accepted without an id")
-        return accepted.id
+        data = self._call("POST", f"{_resource(resource)}/jobs", body, 0.0, may_start=True)
+        try:
+            return msgspec.json.decode(data, type=_Accepted).id
+        except msgspec.DecodeError as error:
+            raise self._unanswered(f"a job's id was expected: {error}", may_start=True) from error
 
     def find(self, resource: str, tag: str) -> str | None:
         """Return the id of the youngest job with a tag."""
@@ -141,7 +151,9 @@ class Client:
         except RequestError as error:
             raise self._stranger(str(error)) from error
 
-    def _call(self, method: str, path: str, body: bytes | None, wait: float) -> bytes:
+    def _call(
+        self, method: str, path: str, body: bytes | None, wait: float, *, may_start: bool = False
+    ) -> bytes:
         pool = self._pool()
         import urllib3
         from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
@@ -163,9 +175,9 @@ class Client:
                 transient=True,
             ) from error
         except HTTPError as error:
-            raise self._unanswered(method, error) from error
+            raise self._unanswered(_reason(error), may_start=may_start) from error
         if answer.status >= 400:
-            raise self._refusal(answer.status, answer.data)
+            raise self._refusal(answer.status, answer.data, may_start=may_start)
         return bytes(answer.data)
 
     def _pool(self) -> "urllib3.PoolManager":
@@ -180,22 +192,40 @@ class Client:
             self._opened = urllib3.PoolManager(num_pools=1, maxsize=1)
         return self._opened
 
-    def _unanswered(self, method: str, error: Exception) -> HybridflowError:
-        what = f"{self.url} gave no answer ({_reason(error)})"
-        if method == "POST":  # it may have been heard
+    def _unanswered(self, reason: str, *, may_start: bool) -> HybridflowError:
+        what = f"{self.url} gave no answer ({reason})"
+        if may_start:  # it may have been heard
             return BackendLostError(what)
         return ResourceError(what, transient=True)
 
-    def _refusal(self, status: int, data: bytes) -> HybridflowError:
+    def _refusal(self, status: int, data: bytes, *, may_start: bool) -> HybridflowError:
         try:
             return msgspec.json.decode(data, type=ErrorRecord).error()
         except msgspec.DecodeError:
-            return self._stranger(f"HTTP status {status}")
+            reason = f"HTTP status {status}"
+            if status in _AWAY:  # the service itself says why
+                return self._unanswered(reason, may_start=may_start)
+            return self._stranger(reason)
 
     def _stranger(self, reason: str) -> HybridflowError:
         return ResourceError(
             f"what answers at {self.url} is no emulated QPU of this version: {reason}"
         )
+
+
+class _Accepted(JobId, frozen=True, kw_only=True):
+    id: str
+
+
+def _authorization(key: str) -> dict[str, str]:
+    if not key:
+        return {}
+    if not key.isascii() or not key.isprintable() or " " in key:
+        # Here, and without the key: http.client would quote it.
+        raise AcquireError(
+            f"the credential {API_KEY} is no key: it has a blank, a line end or what is not ASCII"
+        )
+    return {"Authorization": f"Bearer {key}"}
 
 
 def _resource(name: str) -> str:

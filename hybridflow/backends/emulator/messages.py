@@ -142,7 +142,7 @@ class Faults(Record, frozen=True, kw_only=True):
     offline
         Resources cannot be acquired; jobs that are there are executed.
     slow_seconds
-        Pause before each answer.
+        Pause before each answer, other than to questions about faults.
     fail_jobs
         How many of the next jobs fail, when they are executed.
     fail_transient
