@@ -82,12 +82,19 @@ def _take(file: Path, resource: str) -> dict[str, str]:
             return {}
         content = _parse(_read(descriptor, file), file)
         mine = content.pop(resource, {})
-        if content:
+        if any(content.values()):
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, msgspec.json.encode(content), 0)
         else:
-            file.unlink()
+            _remove(file)
         return mine
+
+
+def _remove(file: Path) -> None:
+    try:
+        file.unlink(missing_ok=True)
+    except OSError as error:
+        raise SiteError(f"{_where(file)} cannot be removed: {error.strerror}; {_AGAIN}") from error
 
 
 @contextlib.contextmanager
@@ -141,7 +148,7 @@ def _parse(data: bytes, file: Path) -> _Content:
     except (msgspec.DecodeError, UnicodeDecodeError):
         pass
     # Outside the handler: msgspec's message, and its traceback, may quote what is in the file.
-    file.unlink(missing_ok=True)
+    _remove(file)
     raise SiteError(f"{_where(file)} holds no credentials as the plugin writes them; {_AGAIN}")
 
 

@@ -35,6 +35,12 @@ def test_taken_once_and_removed(file: Path) -> None:
     assert not file.exists()
 
 
+def test_a_file_without_a_secret_in_it_does_not_stay(file: Path) -> None:
+    write(file, {"fez": KEY, "aer_a": {}})
+    assert take(file) == KEY
+    assert not file.exists()
+
+
 def test_of_several_resources_each_is_taken_once(file: Path) -> None:
     token = {"QRMI_JOB_ACQUISITION_TOKEN": "t"}
     write(file, {"fez": KEY, "torino": KEY | token})
@@ -105,6 +111,15 @@ def test_what_is_no_file(tmp_path: Path) -> None:
     for place in (tmp_path / "pipe", tmp_path):
         with pytest.raises(SiteError, match=r"no regular file|cannot be opened"):
             take(place)
+
+
+def test_what_cannot_be_removed_is_not_used(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(SiteError, match="cannot be removed: Permission denied"):
+        take(file)
 
 
 def test_someone_else_s(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
