@@ -1,6 +1,7 @@
 """The local cluster: up, used, broken, ended. Each is a real Slurm."""
 
 import json
+import multiprocessing
 import os
 import pwd
 import shlex
@@ -293,6 +294,16 @@ def test_a_stopped_cluster_leaves_nothing_and_can_start_again() -> None:
     cluster.stop()
 
 
+def test_a_child_that_the_maker_has_forked_does_not_keep_it() -> None:
+    with SlurmCluster(nodes=1) as cluster:
+        folder = cluster.folder
+        child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+        child.start()
+    assert not folder.exists()
+    child.kill()
+    child.join()
+
+
 # Root, and ordinary users
 
 
@@ -408,7 +419,8 @@ def test_a_cluster_whose_holder_is_killed_ends(place: str) -> None:
     assert_gone(place)
 
 
-def test_what_a_lost_machine_left_is_removed(place: str) -> None:
+def test_what_a_lost_machine_left_is_removed(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(background, "_SWEEP_SECONDS", 0.0)
     options = background.Options(
         nodes=1,
         qpus={},
@@ -423,7 +435,7 @@ def test_what_a_lost_machine_left_is_removed(place: str) -> None:
     )
     (Path(place) / "cluster.json").write_bytes(msgspec.json.encode(lost))
     assert hybridflow_command("status", "--folder", place).returncode == 3
-    assert hybridflow_command("down", "--folder", place).returncode == 0
+    background.end_background(background.find_background(Path(place)))
 
 
 def test_a_cluster_that_does_not_come_up_says_why(place: str) -> None:

@@ -135,6 +135,7 @@ class Daemons:
             os.close(reader)
         self._stack.callback(process.wait)
         self._stack.callback(os.close, writer)
+        self._stack.callback(os.write, writer, b".")
         return writer
 
 
