@@ -247,25 +247,41 @@ def test_a_malformed_list_is_refused_at_submission(site: Site, text: str) -> Non
 
 def test_the_option_alone_grants_nothing(site: Site) -> None:
     """Who goes round the command-line filter gets a clear failure, and no slot."""
-    etc = site.cluster.folder / "etc"
-    kept = [
-        line for line in (etc / "slurm.conf").read_text().splitlines() if "CliFilter" not in line
-    ]
-    (etc / "bypass.conf").write_text("\n".join(kept))
-    # Not by way of Site.run: the cluster's own variable wins there.
-    environment = {**os.environ, "SLURM_CONF": str(etc / "bypass.conf")}
-    done = subprocess.run(
-        ["srun", "--qpu=aer_a", "echo", "reached"],
-        env=environment,
-        cwd="/",
-        capture_output=True,
-        text=True,
-        timeout=30,
-    )
+    done = without(site, "CliFilterPlugins", ["srun", "--qpu=aer_a", "echo", "reached"])
     assert done.returncode != 0
     assert "the job's allocation holds no slot of aer_a" in done.stderr
     assert "reached" not in done.stdout
     site.assert_nothing_drained()
+
+
+def test_what_a_user_writes_into_the_options_variable_forges_nothing(site: Site) -> None:
+    """It is read on the node, where nobody has checked it: it cannot pose as an allocation."""
+    output = site.tmp / "forged.out"
+    done = without(
+        site,
+        "PlugStackConfig|CliFilterPlugins",
+        ["sbatch", "--wait", "-p", "qpu", f"--output={output}", "--wrap", "echo reached"],
+        _SLURM_SPANK_OPTION_hybridflow_qpu="x\ngres x\ngres-here qpu:aer_b(CNT:1)",
+    )
+    assert done.returncode != 0
+    assert "the job's allocation holds no slot of x_gres_x" in output.read_text()
+    site.assert_nothing_drained()
+
+
+def without(
+    site: Site, settings: str, command: list[str], **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command with a slurm.conf of the user's own, from which settings are missing."""
+    etc = site.cluster.folder / "etc"
+    lines = (etc / "slurm.conf").read_text().splitlines()
+    kept = [line for line in lines if not re.match(settings, line)]
+    (etc / "own").mkdir(exist_ok=True)
+    (etc / "own" / "slurm.conf").write_text("\n".join([*kept, ""]))
+    # Not by way of Site.run: the cluster's own variable wins there.
+    environment = {**os.environ, **variables, "SLURM_CONF": str(etc / "own" / "slurm.conf")}
+    return subprocess.run(
+        command, env=environment, cwd="/", capture_output=True, text=True, timeout=30, check=False
+    )
 
 
 @pytest.mark.parametrize(

@@ -116,13 +116,18 @@ static int check_asked(const char *list)
 static int take_qpu(int val, const char *value, int remote)
 {
 	const char *inherited = getenv(OPTION "qpu");
+	char *bad = asked;
 
 	(void)val;
 	if (!remote && check_asked(value))
 		return -1;
 	snprintf(asked, sizeof(asked), "%s", value);
-	if (remote)
+	if (remote) {
+		/* From the user's environment, checked by nobody: must not forge lines for the helper. */
+		while (*(bad += strspn(bad, NAME_CHARACTERS ",")))
+			*bad = '_';
 		return 0;
+	}
 	/*
 	 * sbatch hands the option of one component on to the next through this variable, and salloc
 	 * to every sbatch in its shell: it calls this function with it, after any option of its own.
@@ -251,11 +256,11 @@ static int run_helper(const char *command, const char *input, char *output, size
 	}
 	if (!child)
 		become_helper(command, to[0], from[1]);
-	close(to[0]), close(from[1]);
-	/* It fits into the pipe, so this never waits; a helper that is gone shows in its status. */
+	close(from[1]);
+	/* It fits into the pipe, which is open at both ends here: this neither waits nor fails. */
 	if (write(to[1], input, strlen(input)) < 0)
-		slurm_debug("hybridflow: the helper takes no input: %m");
-	close(to[1]);
+		slurm_error("hybridflow: the helper takes no input: %m");
+	close(to[0]), close(to[1]);
 	length = read_all(from[0], output, size, now_ms() + timeout * 1000LL);
 	if (length < 0)
 		kill(-child, SIGKILL), kill(child, SIGKILL);
@@ -289,10 +294,16 @@ static void add_number(char *text, size_t size, const char *key, long long numbe
 	add(text, size, key, digits);
 }
 
+#if SLURM_VERSION_NUMBER < SLURM_VERSION_NUM(23, 11, 0)
+typedef hostlist_t hosts_t;
+#else
+typedef hostlist_t *hosts_t;
+#endif
+
 /* The GRES that this job holds on this node; NULL if it is none of the job's nodes. */
-static const char *gres_here(const job_info_t *job)
+static const char *gres_here(const slurm_job_info_t *job)
 {
-	hostlist_t hosts = slurm_hostlist_create(job->nodes);
+	hosts_t hosts = slurm_hostlist_create(job->nodes);
 	int place = hosts ? slurm_hostlist_find(hosts, node_name()) : -1;
 
 	slurm_hostlist_destroy(hosts);
@@ -334,7 +345,7 @@ static int describe(const job_info_msg_t *jobs, uint32_t id, char *text, size_t 
 	uint32_t i, k;
 
 	for (i = 0; i < jobs->record_count; i++) {
-		const job_info_t *job = &jobs->job_array[i];
+		const slurm_job_info_t *job = &jobs->job_array[i];
 
 		if (job->job_id != id && !job->het_job_id) /* another task of the job array */
 			continue;
