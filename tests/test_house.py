@@ -19,6 +19,7 @@ PACKAGES = (
     "hybridflow.emulator",
     "hybridflow.primitives",
     "hybridflow.report",
+    "hybridflow.slurm.spank",
     "hybridflow.testing",
     "hybridflow_dask",
     "hybridflow_parsl",

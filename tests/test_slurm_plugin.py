@@ -410,6 +410,32 @@ def test_a_qpu_that_a_licence_grants_is_not_granted_by_a_gres_too() -> None:
         slots.slots_here(job, definitions)
 
 
+def test_steps_of_a_job_share_one_acquisition_and_a_requeued_job_has_its_own(
+    tmp_path: Path,
+) -> None:
+    definitions, state = tmp_path / "qpus.json", tmp_path / "state"
+    definitions.touch(mode=0o600)
+    definitions.write_text('{"resources": [{"name": "a", "type": "aer"}]}')
+
+    def token(step: int, began: int) -> str:
+        facts = f"job 7\nstep {step}\nbegan {began}\nasked a\ngres qpu:a(CNT:1)\n"
+        job = slots.read_job(facts + "gres-here qpu:a(CNT:1)\n")
+        lines = list(slots.start(job, definitions, state, "n", 5))
+        (found,) = [line for line in lines if line.startswith("a_QRMI_JOB_ACQUISITION_TOKEN=")]
+        return found
+
+    first = token(0, 100)
+    assert token(1, 100) == first
+    assert token(0, 200) != first
+    kept = state / "n" / "jobs" / "7.json"
+    assert (kept.stat().st_mode & 0o777, kept.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+    assert list(slots.end(slots.read_job("job 7\n"), definitions, state, "n", 5)) == []
+    assert not kept.exists()
+    kept.write_text("{")
+    with pytest.raises(slots.Refusal, match="is damaged"):
+        list(slots.end(slots.read_job("job 7\n"), definitions, state, "n", 5))
+
+
 def test_a_type_of_a_vendor_needs_its_package(tmp_path: Path) -> None:
     definition = slots.Definition("q", "pasqal-local", "gres", {"QRMI_WARDEN_URL": "http://x"})
     try:

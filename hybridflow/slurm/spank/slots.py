@@ -311,7 +311,11 @@ class Grant:
         with os.fdopen(descriptor, "r+b") as file:
             _lock(descriptor, time.monotonic() + seconds)
             text = file.read()
-            yield cls(descriptor, **json.loads(text)) if text else cls(descriptor)
+            try:
+                grant = cls(descriptor, **json.loads(text)) if text else cls(descriptor)
+            except (ValueError, TypeError) as error:
+                raise Refusal(f"{path} is damaged: {error}; tell your administrator") from error
+            yield grant
 
     def save(self) -> None:
         """Write it down: what is acquired is released at the job's end, whatever happens next."""
