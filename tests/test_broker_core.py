@@ -435,6 +435,18 @@ def test_a_vendor_job_is_stopped_when_nobody_wants_it(open_desk: Any) -> None:
     assert desk.device.stopped == ["job-1"]
 
 
+def test_a_durable_job_is_asked_about_for_longer(open_desk: Any) -> None:
+    """It goes on at the vendor, and whoever gives it up has it paid for again."""
+    limits = Limits(backoff_seconds=0.001, patience_seconds=0.2)
+    desk = open_desk(Device(durable_jobs=True), limits=limits)
+    desk.device.silences = limits.attempts + 1
+    assert names(desk.submit(request("a"))) == ["a"]
+    assert len(desk.device.batches) == 1
+    desk.device.silences = 10**9
+    with pytest.raises(ResourceError, match="503"):
+        desk.submit(request("a")).result(10)
+
+
 @pytest.mark.parametrize("transient", [True, False])
 def test_a_stop_that_was_not_heard_is_said_again(
     open_desk: Any, monkeypatch: pytest.MonkeyPatch, transient: bool

@@ -11,6 +11,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,10 @@ from hybridflow.backends import target_snapshot
 from hybridflow.backends.emulator import EmulatorBackend, EmulatorOptions
 from hybridflow.backends.emulator.messages import API_KEY, Caller, Execution, Submission
 from hybridflow.broker.client import connect
+from hybridflow.broker.core import Broker
 from hybridflow.broker.embedded import EmbeddedBroker
 from hybridflow.broker.process import BrokerProcess
+from hybridflow.broker.work import Limits
 from hybridflow.emulator import load_config
 from hybridflow.emulator.jobs import Job, Jobs
 from hybridflow.errors import (
@@ -743,15 +746,20 @@ def running(entries: list[Execution]) -> bool:
 
 def test_a_service_that_dies_is_a_typed_error_and_leaves_nothing() -> None:
     with qpu_emulator("qpu", seconds_per_job=600) as started:
-        broker = EmbeddedBroker(resource_of(started))
-        asked = broker.submit(request(SHORT)).future
+        backend = EmulatorBackend("qpu", EmulatorOptions(url=started.url))
+        broker = Broker(resource_of(started), backend, limits=Limits(patience_seconds=1.0))
+        asked: Future[Any] = Future()
+        broker.start()
+        broker.submit(request(SHORT), asked.set_result)
         eventually(lambda: running(started.log()))
         (simulator,) = children_of(started.pid)
         handle = os.pidfd_open(simulator)
         os.kill(started.pid, signal.SIGKILL)
-        with pytest.raises(ResourceError, match="no emulated QPU can be reached") as caught:
-            asked.result(30)
-        assert caught.value.transient
-        broker.close()
+        error = asked.result(30)
+        assert isinstance(error, ResourceError)
+        assert "no emulated QPU can be reached" in str(error)
+        assert error.transient
+        broker.drain(5)
+        assert broker.join(10)
         assert readable(handle)
         os.close(handle)

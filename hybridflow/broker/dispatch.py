@@ -60,6 +60,7 @@ __all__ = ["Dispatcher"]
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 _REMEMBERED = 5
+_LONGEST_PAUSE = 5.0
 
 
 class Dispatcher:
@@ -432,20 +433,29 @@ class Dispatcher:
 
     def _ask(self, question: Callable[..., _T], *arguments: object) -> _T:
         # A vendor that does not answer for a moment has not failed the job, which is paid for.
-        for attempt in range(1, self._limits.attempts):
+        began, attempt = time.monotonic(), 0
+        while True:
+            attempt += 1
             try:
                 return question(*arguments)
             except (BackendLostError, VendorJobError):
                 raise
             except ResourceError as error:
-                if not error.transient:
+                if not error.transient or self._despairs(attempt, began):
                     raise
                 _log.warning("%r does not answer: %s", self._resource.name, error)
                 self._pause(attempt)
-        return question(*arguments)
+
+    def _despairs(self, attempt: int, began: float) -> bool:
+        if attempt < self._limits.attempts:
+            return False
+        # A durable job goes on at the vendor meanwhile: given up, it would be paid for again.
+        patience = self._limits.patience_seconds if self._capabilities.durable_jobs else 0.0
+        return self._queue.overdue or time.monotonic() - began > patience
 
     def _pause(self, attempt: int) -> None:
-        until = time.monotonic() + self._limits.backoff_seconds * 2 ** (attempt - 1)
+        seconds = min(_LONGEST_PAUSE, self._limits.backoff_seconds * 2 ** (attempt - 1))
+        until = time.monotonic() + seconds
         while (rest := until - time.monotonic()) > 0 and not self._queue.overdue:
             self._queue.wait(rest)
 

@@ -22,7 +22,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     attempts
         How often a lost backend is acquired again, and a vendor that does not answer is asked.
     backoff_seconds
-        Pause before the second attempt; it doubles from one to the next.
+        Pause before the second attempt; it doubles from one to the next, up to 5 seconds.
+    patience_seconds
+        Time that a vendor which does not answer is asked for about a durable job, which goes on
+        there meanwhile.
     poll_seconds
         Least and most time between two looks at a vendor job; in between, 2 % of its age.
     deadline
@@ -33,6 +36,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     batch_bytes: int = 64 * 2**20
     attempts: int = 5
     backoff_seconds: float = 0.1
+    patience_seconds: float = 60.0
     poll_seconds: tuple[float, float] = (0.002, 1.0)
     deadline: float | None = None
 
