@@ -21,15 +21,12 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <slurm/slurm.h>
@@ -155,29 +152,13 @@ static struct spank_option options[] = {
 
 /* ---- small things ------------------------------------------------------------------------------ */
 
-static void fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
-static void fail(const char *format, ...)
-{
-	va_list arguments;
-
-	va_start(arguments, format);
-	vsnprintf(failure, sizeof(failure), format, arguments);
-	va_end(arguments);
-}
+#define fail(...) snprintf(failure, sizeof(failure), __VA_ARGS__)
 
 static const char *node_name(void)
 {
 	const char *name = getenv("SLURMD_NODENAME"); /* slurmd's own, not the job's */
 
 	return name ? name : "localhost";
-}
-
-static long long now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec * 1000LL + now.tv_nsec / 1000000;
 }
 
 /* What runs as root must not be for others to write. */
@@ -205,8 +186,8 @@ static void become_helper(const char *command, int input, int output)
 		signal(number, SIG_DFL);
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
-	setpgid(0, 0);
 	umask(077);
+	alarm((unsigned int)timeout); /* stays in force after execve: whatever hangs, it ends */
 	/* An epilog has no open standard files, so the pipes may be these very numbers. */
 	input = fcntl(input, F_DUPFD, 3);
 	output = fcntl(output, F_DUPFD, 3);
@@ -217,32 +198,25 @@ static void become_helper(const char *command, int input, int output)
 	_exit(127);
 }
 
-/* Read all of it until the deadline; -1: too late, or too much. */
-static ssize_t read_all(int from, char *buffer, size_t size, long long deadline)
+static size_t read_all(int from, char *buffer, size_t size)
 {
-	struct pollfd wait = {.fd = from, .events = POLLIN};
 	size_t length = 0;
 	ssize_t got;
-	long long left;
 
-	while ((left = deadline - now_ms()) > 0 && length + 1 < size) {
-		if (poll(&wait, 1, (int)left) <= 0)
-			continue;
-		got = read(from, buffer + length, size - length - 1);
-		if (got == 0) {
-			buffer[length] = '\0';
-			return (ssize_t)length;
-		}
+	while (length + 1 < size && (got = read(from, buffer + length, size - length - 1))) {
+		if (got < 0 && errno != EINTR)
+			break;
 		length += got > 0 ? (size_t)got : 0;
 	}
-	return -1;
+	buffer[length] = '\0';
+	return length;
 }
 
 /* Run the helper with `input`; its output, variables or a reason, is put into `output`. */
 static int run_helper(const char *command, const char *input, char *output, size_t size)
 {
 	int to[2], from[2], status = 0;
-	ssize_t length;
+	size_t length;
 	pid_t child;
 
 	if (!is_trusted(python) || !is_trusted(helper)) {
@@ -261,15 +235,13 @@ static int run_helper(const char *command, const char *input, char *output, size
 	if (write(to[1], input, strlen(input)) < 0)
 		slurm_error("hybridflow: the helper takes no input: %m");
 	close(to[0]), close(to[1]);
-	length = read_all(from[0], output, size, now_ms() + timeout * 1000LL);
-	if (length < 0)
-		kill(-child, SIGKILL), kill(child, SIGKILL);
+	length = read_all(from[0], output, size);
 	close(from[0]);
 	while (waitpid(child, &status, 0) < 0 && errno == EINTR)
 		;
-	if (length >= 0 && WIFEXITED(status) && !WEXITSTATUS(status))
+	if (WIFEXITED(status) && !WEXITSTATUS(status))
 		return 0;
-	if (length < 0)
+	if (WIFSIGNALED(status) && WTERMSIG(status) == SIGALRM)
 		snprintf(output, size, "no answer within %d s", timeout);
 	else if (length == 0)
 		snprintf(output, size, "%s %s gave no reason (status %x)", python, helper, status);
