@@ -1,9 +1,13 @@
-"""A program for tests: says on which nodes of a Slurm job the tasks of an engine ran, as JSON."""
+"""A program for tests: says on which nodes of a Slurm job the tasks of an engine ran.
+
+``slurm_nodes.py ENGINE FILE`` writes it into the file, as JSON, and goes on until it is ended.
+"""
 
 import json
 import os
 import sys
 import time
+from pathlib import Path
 
 import hybridflow as hf
 from hybridflow.pools import open_pools
@@ -30,9 +34,18 @@ def place() -> str:
     return os.environ["SLURMD_NODENAME"]
 
 
+@hf.quantum_task
+def hold() -> None:
+    time.sleep(300)
+
+
 if __name__ == "__main__":
-    with open_pools(engine=sys.argv[1]) as pools:
+    engine, file = sys.argv[1], Path(sys.argv[2])
+    with open_pools(engine=engine) as pools:
         places = [pools.classical.submit(place) for _ in range(TASKS)]
         quantum = pools.quantum.submit(shots).result()
         classical = sorted({future.result() for future in places})
-    print(json.dumps({"quantum": quantum, "classical": classical}))
+        draft = file.with_suffix(".draft")
+        draft.write_text(json.dumps({"quantum": quantum, "classical": classical}))
+        draft.rename(file)
+        pools.quantum.submit(hold).result()

@@ -1,21 +1,34 @@
 """``hybridflow submit``: one job with a QPU slot and classical nodes, on a real cluster."""
 
+import contextlib
 import json
 import re
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 from click.testing import CliRunner, Result
 
 from hybridflow.cli import main
 from hybridflow.errors import InputError, SiteError
 from hybridflow.site import load_site
-from hybridflow.slurm import coscheduled_job, current_allocation
+from hybridflow.slurm import (
+    SlurmState,
+    Watch,
+    cancel,
+    coscheduled_job,
+    current_allocation,
+    wait_for_end,
+)
 from hybridflow.slurm.cluster import SlurmCluster
+from hybridflow.testing import slurm_cluster
 
 ROOT = Path(__file__).parent.parent
 NODES = ROOT / "tests" / "slurm_nodes.py"
+PLACES = {"quantum": {"node": "q1", "1": 5}, "classical": ["c1", "c2"]}
 # Without a plugin, nobody but the site's own lines can say what the GRES stands for.
 SITE = """
 [qpu.aer_a]
@@ -57,6 +70,9 @@ exec echo 'a b' --wait
 """
 
 
+plugged = slurm_cluster(scope="module", nodes=3, qpus={"aer_a": 1, "aer_b": 2}, plugin=True)
+
+
 @pytest.fixture
 def site(tmp_path: Path) -> Path:
     file = tmp_path / "site.toml"
@@ -66,6 +82,12 @@ def site(tmp_path: Path) -> Path:
 
 def submit(site: Path, *words: str) -> Result:
     return CliRunner().invoke(main, ["submit", "--site", str(site), *words])
+
+
+def said(folder: Path) -> str:
+    """Return what the one job that was submitted in a folder has printed."""
+    (output,) = folder.glob("hybridflow-*.out")
+    return output.read_text()
 
 
 def test_dry_run_prints_the_script(site: Path) -> None:
@@ -100,8 +122,7 @@ def test_waiting_gives_the_status_of_the_command(
     done = submit(site, "--wait", "--nodes", "1", "--", "sh", "-c", "echo here; exit 7")
     assert done.exit_code == 7
     assert "failed on q1" in done.output
-    (output,) = tmp_path.glob("hybridflow-*.out")
-    assert output.read_text() == "here\n"
+    assert said(tmp_path) == "here\n"
 
 
 def test_more_nodes_than_there_are_is_explained(on_cluster: SlurmCluster, site: Path) -> None:
@@ -111,16 +132,58 @@ def test_more_nodes_than_there_are_is_explained(on_cluster: SlurmCluster, site: 
     assert re.search(r"job (\d+) waits for what cannot come .* scancel \1", done.output)
 
 
-@pytest.mark.parametrize("engine", ["dask", "parsl"])
-def test_quantum_tasks_run_in_the_slot_and_classical_ones_on_the_nodes(
-    on_cluster: SlurmCluster, site: Path, tmp_path: Path, engine: str
+def test_tasks_run_where_they_should_and_nothing_is_left_of_a_cancelled_job(
+    on_cluster: SlurmCluster, site: Path, tmp_path: Path
 ) -> None:
-    done = submit(site, "--wait", "--", sys.executable, str(NODES), engine)
-    (output,) = tmp_path.glob("hybridflow-*.out")
-    assert done.exit_code == 0, output.read_text()
-    last = output.read_text().splitlines()[-1]
-    assert json.loads(last) == {"quantum": {"node": "q1", "1": 5}, "classical": ["c1", "c2"]}
-    assert not list(tmp_path.glob("hybridflow-dask-*"))
+    """On Parsl, without a plugin."""
+    check_places_and_cancel(site, tmp_path, "parsl")
+
+
+def test_the_site_file_that_we_ship_fits_a_cluster_with_the_plugin(
+    plugged: SlurmCluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The same on Dask, with a slot that the plugin has granted."""
+    for name, value in plugged.environ.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    shipped = tmp_path / "slurm.toml"
+    shipped.symlink_to(ROOT / "configs" / "slurm.toml")
+    check_places_and_cancel(shipped, tmp_path, "dask")
+    until(lambda: not list(tmp_path.glob("hybridflow-dask-*")))
+
+
+def check_places_and_cancel(site: Path, folder: Path, engine: str) -> None:
+    found = folder / "places.json"
+    done = submit(site, "--", sys.executable, str(NODES), engine, str(found))
+    number = done.output.split()[1]
+    until(lambda: found.exists() or wait_is_over(number))
+    assert found.exists(), said(folder)
+    assert json.loads(found.read_text()) == PLACES
+    # Each process of the job knows the site file, on the slot's node and on the others.
+    assert len(processes_of(site)) > 5
+    cancel(number)
+    until(lambda: not processes_of(site))
+    assert wait_for_end(number).state is SlurmState.CANCELLED
+
+
+def wait_is_over(number: str) -> bool:
+    return Watch([number]).look()[number].state.final
+
+
+def processes_of(site: Path) -> list[int]:
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get("HYBRIDFLOW_SITE") == str(site):
+                found.append(process.pid)
+    return found
+
+
+def until(condition: Callable[[], bool], seconds: float = 100) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 @pytest.mark.timeout(240)
@@ -134,8 +197,7 @@ def test_sqd_in_one_job_gives_the_energy_of_the_laptop(
         *("--wait", "--", sys.executable, "-m", "hybridflow", *run),
         *("--engine", "parsl", "--output", "job"),
     )
-    (output,) = tmp_path.glob("hybridflow-*.out")
-    assert done.exit_code == 0, output.read_text()
+    assert done.exit_code == 0, said(tmp_path)
     laptop = [*run, "--site", str(site), "--engine", "local", "--output", "laptop"]
     assert CliRunner().invoke(main, laptop, catch_exceptions=False).exit_code == 0
     results = [json.loads(Path(name, "result.json").read_text()) for name in ("job", "laptop")]

@@ -12,6 +12,7 @@ The guard is this file, run by path: the standard library alone, some 20 ms.
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -79,6 +80,8 @@ class PrivateFolder:
 
 
 def _guard(reader: int, folder: str) -> None:
+    # A Slurm job that is cancelled ends with SIGTERM for all its processes, and SIGKILL later.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     os.read(reader, 1)
     shutil.rmtree(folder, ignore_errors=True)
 
