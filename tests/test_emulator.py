@@ -598,6 +598,23 @@ def test_a_port_that_is_taken(emulator: QpuEmulator) -> None:
     assert "Address already in use" in done.stderr
 
 
+def test_an_address_that_is_not_here(tmp_path: Path) -> None:
+    keys = written(tmp_path, "[qpu.a]\n[keys]\nalice = 'key-of-alice'")
+    done = service("--host", "203.0.113.7", "--port", "0", "--config", keys)  # RFC 5737
+    assert done.returncode == 3
+    assert "203.0.113.7 cannot be served" in done.stderr
+    assert "--host" in done.stderr
+
+
+def test_an_end_of_input_that_cannot_come() -> None:
+    command = 'exec "$0" -m hybridflow qpu-emulator --port 0 --until-eof <&-'
+    done = subprocess.run(
+        ["sh", "-c", command, sys.executable], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 2
+    assert "standard input is closed" in done.stderr
+
+
 def test_options_and_configuration_do_not_mix(tmp_path: Path) -> None:
     done = service("--config", written(tmp_path, "[qpu.a]"), "--no-tags")
     assert done.returncode == 2

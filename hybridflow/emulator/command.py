@@ -8,12 +8,23 @@ import threading
 
 from hybridflow.emulator.config import Config
 from hybridflow.emulator.service import serve
+from hybridflow.errors import InputError
 
 __all__ = ["serve_until_stopped"]
 
 
 def serve_until_stopped(config: Config, host: str, port: int, *, until_eof: bool = False) -> None:
-    """Serve until SIGTERM or SIGINT, or until standard input ends; print the address first."""
+    """Serve until SIGTERM or SIGINT, or until standard input ends; print the address first.
+
+    Raises
+    ------
+    InputError
+        If standard input is to be waited for and there is none.
+    HybridflowError
+        See :func:`hybridflow.emulator.service.serve`.
+    """
+    if until_eof:
+        _check_input()
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
     asyncio.run(_serve(config, host, port, until_eof))
 
@@ -25,6 +36,14 @@ async def _serve(config: Config, host: str, port: int, until_eof: bool) -> None:
     if until_eof:
         threading.Thread(target=_wait_for_eof, args=(loop, stop), daemon=True).start()
     await serve(config, host, port, lambda address: _say(config, address), stop)
+
+
+def _check_input() -> None:
+    # Here, before the event loop gets its number.
+    try:
+        os.fstat(0)
+    except OSError as error:
+        raise InputError("standard input is closed: its end cannot be waited for") from error
 
 
 def _say(config: Config, address: str) -> None:

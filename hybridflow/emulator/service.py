@@ -145,7 +145,7 @@ async def serve(
     SiteError
         If the address is not this machine's own and there are no keys.
     ResourceError
-        If the port cannot be had.
+        If the address or the port cannot be had.
     MissingExtraError
         If Tornado is not installed.
     """
@@ -166,8 +166,8 @@ async def serve(
             server, address = listen(service, host, port)
         except OSError as error:
             raise ResourceError(
-                f"port {port} of {host} cannot be had ({error.strerror}): choose another with "
-                "--port, or 0 for any that is free"
+                f"{host} cannot be served at port {port} ({error.strerror}): choose another with "
+                "--port (0: any that is free), or an address of this machine with --host"
             ) from error
         ready(address)
         await stop.wait()
