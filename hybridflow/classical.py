@@ -32,7 +32,7 @@ from hybridflow import environment
 from hybridflow.environment import Role
 from hybridflow.errors import TaskError, WorkerLostError
 from hybridflow.kernel import die_with
-from hybridflow.tasks import as_task, is_quantum_task, task_name
+from hybridflow.tasks import as_task, refuse_marked, task_name
 
 __all__ = ["ClassicalPool"]
 
@@ -98,11 +98,7 @@ class ClassicalPool(ThreadPoolExecutor):
         TaskError
             If the function carries the quantum mark.
         """
-        if is_quantum_task(fn):
-            raise TaskError(
-                f"the quantum task {task_name(fn)!r} was submitted to the classical workers, which "
-                "have no QPU slot; submit it to `pools.quantum`"
-            )
+        refuse_marked(fn)
         return super().submit(self._run, as_task(fn, Role.CLASSICAL), args, kwargs)
 
     def _run(self, task: Callable[..., _T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> _T:

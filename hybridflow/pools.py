@@ -20,11 +20,11 @@ import msgspec
 from hybridflow import environment
 from hybridflow.classical import ClassicalPool
 from hybridflow.environment import Role
-from hybridflow.errors import InputError, MissingExtraError, TaskError, UnmarkedTaskError
+from hybridflow.errors import InputError, MissingExtraError, TaskError
 from hybridflow.qiskit_thread import import_qiskit
 from hybridflow.site import Site, load_site
 from hybridflow.slot import use_site
-from hybridflow.tasks import as_task, is_quantum_task, task_name
+from hybridflow.tasks import as_task, refuse_unmarked
 
 __all__ = ["ENGINES", "Pools", "engine_names", "open_local_pools", "open_pools"]
 
@@ -229,10 +229,6 @@ class _QuantumPool(ThreadPoolExecutor):
         self._require_mark = require_mark
 
     def submit(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Future[_T]:
-        if self._require_mark and not is_quantum_task(fn):
-            raise UnmarkedTaskError(
-                f"the function {task_name(fn)!r} was submitted to the quantum pool without being "
-                "marked as a quantum task: decorate it with @hybridflow.quantum_task, or submit it "
-                "to `pools.classical`"
-            )
+        if self._require_mark:
+            refuse_unmarked(fn)
         return super().submit(as_task(fn, Role.QUANTUM), *args, **kwargs)

@@ -19,7 +19,7 @@ from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from hybridflow import environment
 from hybridflow.environment import Role
-from hybridflow.errors import NoSlotError, TaskError, TaskExitError
+from hybridflow.errors import NoSlotError, TaskError, TaskExitError, UnmarkedTaskError
 from hybridflow.events import TaskEnded, TaskStarted, event_log
 
 __all__ = [
@@ -28,6 +28,8 @@ __all__ = [
     "guarded",
     "is_quantum_task",
     "quantum_task",
+    "refuse_marked",
+    "refuse_unmarked",
     "run_marked",
     "set_current_task",
     "task_name",
@@ -102,6 +104,25 @@ def task_name(function: object) -> str:
     names = [getattr(layer, "__name__", "") for layer in _layers(function)]
     named = [name for name in names if name and name not in ("__call__", "method-wrapper")]
     return named[-1] if named else type(function).__name__
+
+
+def refuse_unmarked(function: object) -> None:
+    """Raise :class:`UnmarkedTaskError` for what a quantum pool does not run: it has no mark."""
+    if not is_quantum_task(function):
+        raise UnmarkedTaskError(
+            f"the function {task_name(function)!r} was submitted to the quantum pool without being "
+            "marked as a quantum task: decorate it with @hybridflow.quantum_task, or submit it to "
+            "`pools.classical`"
+        )
+
+
+def refuse_marked(function: object) -> None:
+    """Raise :class:`TaskError` for what a classical pool does not run: it has the mark."""
+    if is_quantum_task(function):
+        raise TaskError(
+            f"the quantum task {task_name(function)!r} was submitted to the classical workers, "
+            "which have no QPU slot; submit it to `pools.quantum`"
+        )
 
 
 def current_task() -> str:

@@ -25,12 +25,11 @@ from hybridflow.environment import Role
 from hybridflow.errors import (
     InputError,
     TaskError,
-    UnmarkedTaskError,
     WorkerLostError,
 )
 from hybridflow.pools import Pools
 from hybridflow.site import Site
-from hybridflow.tasks import as_task, is_quantum_task, task_name
+from hybridflow.tasks import as_task, refuse_marked, refuse_unmarked, task_name
 from hybridflow_dask import circuits
 from hybridflow_dask.cluster import HybridCluster
 from hybridflow_dask.farewell import lost
@@ -204,12 +203,8 @@ class QuantumPool(DaskPool):
         TaskError
             If the function or its arguments cannot be pickled.
         """
-        if self._require_mark and not is_quantum_task(fn):
-            raise UnmarkedTaskError(
-                f"the function {task_name(fn)!r} was submitted to the quantum pool without being "
-                "marked as a quantum task: decorate it with @hybridflow.quantum_task, or submit it "
-                "to `pools.classical`"
-            )
+        if self._require_mark:
+            refuse_unmarked(fn)
         return self._send(_Call(as_task(fn, Role.QUANTUM), args, kwargs), **self._annotations)
 
 
@@ -230,11 +225,7 @@ class ClassicalPool(DaskPool):
         TaskError
             If the function carries the quantum mark, or if it or its arguments cannot be pickled.
         """
-        if is_quantum_task(fn):
-            raise TaskError(
-                f"the quantum task {task_name(fn)!r} was submitted to the classical workers, which "
-                "have no QPU slot; submit it to `pools.quantum`"
-            )
+        refuse_marked(fn)
         return self._send(_Call(fn, args, kwargs), executor=PROCESSES)
 
 

@@ -10,10 +10,9 @@ from typing import Any
 from parsl import DataFlowKernel
 from parsl.concurrent import ParslPoolExecutor
 
-from hybridflow.errors import TaskError, UnmarkedTaskError
 from hybridflow.pools import Pools
 from hybridflow.site import Site
-from hybridflow.tasks import is_quantum_task, task_name
+from hybridflow.tasks import refuse_marked, refuse_unmarked
 from hybridflow_parsl.config import CLASSICAL, QPU, hybrid_config
 
 __all__ = ["open_parsl_pools"]
@@ -57,8 +56,8 @@ def open_parsl_pools(
         **options,
     )
     kernel = DataFlowKernel(config)
-    quantum = _Pool(kernel, QPU, _marked if require_mark else _any)
-    classical = _Pool(kernel, CLASSICAL, _unmarked)
+    quantum = _Pool(kernel, QPU, refuse_unmarked if require_mark else _any)
+    classical = _Pool(kernel, CLASSICAL, refuse_marked)
 
     def close(cancel: bool) -> None:
         if kernel.cleanup_called:
@@ -87,20 +86,3 @@ class _Pool(ParslPoolExecutor):
 
 def _any(function: Callable[..., Any]) -> None:
     pass
-
-
-def _marked(function: Callable[..., Any]) -> None:
-    if not is_quantum_task(function):
-        raise UnmarkedTaskError(
-            f"the function {task_name(function)!r} was submitted to the quantum pool without being "
-            "marked as a quantum task: decorate it with @hybridflow.quantum_task, or submit it to "
-            "`pools.classical`"
-        )
-
-
-def _unmarked(function: Callable[..., Any]) -> None:
-    if is_quantum_task(function):
-        raise TaskError(
-            f"the quantum task {task_name(function)!r} was submitted to the classical workers, "
-            "which have no QPU slot; submit it to `pools.quantum`"
-        )
