@@ -462,6 +462,7 @@ def test_what_is_kept_is_bounded() -> None:
         if number < 4:
             made[-1].begin(0.0)
             made[-1].succeed(((PackedResult(arrays={"meas": b"0" * 60}),), Usage()), 0.0)
+            jobs.ended(made[-1])
     assert [entry.tag for entry in jobs.log()] == ["2", "3", "4"]
     with pytest.raises(ResourceError, match="kept no longer"):
         made[2].packed_results()
@@ -470,7 +471,7 @@ def test_what_is_kept_is_bounded() -> None:
         jobs.get(made[0].id, "")
     made[4].begin(0.0)
     made[4].succeed(((PackedResult(arrays={"meas": b"0" * 60}),), Usage()), 0.0)
-    jobs.trim()
+    jobs.ended(made[4])
     assert made[3].results is None
     assert made[4].packed_results()
 
@@ -632,6 +633,24 @@ def test_a_signal_ends_it_in_order() -> None:
         backend.release()
         process.terminate()
         assert process.wait(20) == 0
+
+
+def test_it_forgets_jobs_as_its_configuration_says(tmp_path: Path) -> None:
+    config = written(tmp_path, "kept_jobs = 2\n[qpu.emulated]")
+    arguments = [sys.executable, "-m", "hybridflow", "qpu-emulator", "--port", "0"]
+    with subprocess.Popen(
+        [*arguments, "--config", config], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().strip()
+        backend = EmulatorBackend("emulated", EmulatorOptions(url=url))
+        backend.acquire()
+        jobs = [backend.start(batch(1), tag=tag()) for _ in range(4)]
+        assert backend.status(jobs[-1], wait=20).state is JobState.DONE
+        kept = [entry.job for entry in backend._client.log()]
+        backend.release()
+        process.terminate()
+    assert kept == jobs[-2:]
 
 
 def test_it_ends_with_whoever_started_it() -> None:

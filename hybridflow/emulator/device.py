@@ -44,7 +44,7 @@ class Device:
     next_fault
         Asked before each job: the error that it fails with, or None.
     on_end
-        Called after each job, whose results may be too much to keep.
+        Called with each job that has ended.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Device:
         name: str,
         options: DeviceOptions,
         next_fault: Callable[[], HybridflowError | None],
-        on_end: Callable[[], None],
+        on_end: Callable[[Job], None],
     ) -> None:
         self.name = name
         self.options = options
@@ -146,6 +146,7 @@ class Device:
         elif job in self._waiting:
             self._waiting.remove(job)
             job.cancel(now())
+            self._on_end(job)
 
     async def _execute(self, job: Job) -> None:
         self._running, started = job, now()
@@ -167,7 +168,7 @@ class Device:
             job.fail(InternalError(f"{type(error).__name__}: {error}"), now())
         finally:
             self._running = None
-        self._on_end()
+        self._on_end(job)
 
     def _device_seconds(self, seconds: float) -> float:
         scale = self.options.time_scale if self.options.timing.is_set else 1.0

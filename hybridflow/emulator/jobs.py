@@ -6,6 +6,7 @@ Everything here happens in the service's one thread, that of its event loop.
 import asyncio
 import threading
 import uuid
+from collections import deque
 from collections.abc import Iterable
 
 from hybridflow import wire
@@ -141,33 +142,38 @@ class Jobs:
     Parameters
     ----------
     kept_jobs, kept_bytes
-        How many ended jobs, and how much of their results, are kept; the oldest go first.
+        How many ended jobs, and how much of their results, are kept; who ended first goes first.
     """
 
     def __init__(self, kept_jobs: int, kept_bytes: int) -> None:
         self._kept_jobs, self._kept_bytes = kept_jobs, kept_bytes
         self._jobs: dict[str, Job] = {}
+        self._ended: deque[Job] = deque()
+        self._held: deque[Job] = deque()  # those of them that have results
+        self._held_bytes = 0
 
     def add(self, job: Job) -> None:
         """Add a job."""
         self._jobs[job.id] = job
-        self.trim()
 
-    def trim(self) -> None:
-        """Forget what is over the bounds."""
-        ended = [job for job in self._jobs.values() if job.status.state.final]
-        for old in ended[: max(0, len(ended) - self._kept_jobs)]:
+    def ended(self, job: Job) -> None:
+        """Note that a job has ended, and forget what is over the bounds."""
+        self._ended.append(job)
+        if job.results is not None:
+            self._held.append(job)
+            self._held_bytes += len(job.results)
+        while len(self._held) > 1 and self._held_bytes > self._kept_bytes:
+            self._drop_results()
+        while len(self._ended) > self._kept_jobs:
+            old = self._ended.popleft()
             del self._jobs[old.id]
-        self._forget_results()
+            if self._held and self._held[0] is old:
+                self._drop_results()
 
-    def _forget_results(self) -> None:
-        held = [job for job in self._jobs.values() if job.results is not None]
-        total = sum(len(job.results or b"") for job in held)
-        for job in held[:-1]:
-            if total <= self._kept_bytes:
-                return
-            total -= len(job.results or b"")
-            job.results = None
+    def _drop_results(self) -> None:
+        old = self._held.popleft()
+        self._held_bytes -= len(old.results or b"")
+        old.results = None
 
     def get(self, job_id: str, account: str) -> Job:
         """Return a job of this account.

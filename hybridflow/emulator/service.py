@@ -45,7 +45,7 @@ class Service:
         self.jobs = Jobs(config.kept_jobs, config.kept_results_mib * 2**20)
         self._keys = {name: key.encode() for name, key in config.keys.items()}
         self.devices = {
-            name: Device(name, options, self._next_fault, self.jobs.trim)
+            name: Device(name, options, self._next_fault, self.jobs.ended)
             for name, options in config.qpu.items()
         }
 
