@@ -312,6 +312,26 @@ def test_the_json_of_newer_slurms_is_read(monkeypatch: pytest.MonkeyPatch) -> No
     assert (info.exit_status, info.gres) == (143, {"qpu:aer_a": 1})
 
 
+def test_what_the_controller_has_forgotten_is_asked_of_the_accounts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Components and tasks count to their job; what is still running there has vanished."""
+    lines = (
+        "7+0|7|COMPLETED|0:0|ada|qpu|q1|sqd\n7+1|8|NODE_FAIL|1:0|ada|classical|c1|sqd\n"
+        "9_1|10|CANCELLED by 1000|0:15|ada|main|None assigned|a|b\n"
+        "11|11|RUNNING|0:0|ada|main|c1|x\n"
+    )
+    answers = {"squeue": '{"jobs": [], "errors": []}', "sacct": lines}
+    monkeypatch.setattr(queries, "run_slurm", lambda program, *words: answers[program])
+    seen = Watch(["7", "9", "11"]).look()
+    assert {job: info.state.value for job, info in seen.items()} == {
+        "7": "NODE_FAIL",
+        "9": "CANCELLED",
+        "11": "VANISHED",
+    }
+    assert (seen["9"].name, seen["9"].exit_status, seen["9"].nodes) == ("a|b", 143, "")
+
+
 @pytest.mark.parametrize(
     ("state", "says", "transient"),
     [

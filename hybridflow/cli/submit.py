@@ -15,10 +15,7 @@ Exit status with --wait: that of COMMAND if the job ran to its end; 3 if it
 did not, 75 if submitting it again may help.
 """
 
-_EXAMPLE = """\b
-Example:
-  hybridflow submit --site configs/slurm.toml --nodes 2 --wait -- hybridflow run sqd
-"""
+_EXAMPLE = "Example: hybridflow submit --site configs/slurm.toml --wait -- hybridflow run sqd"
 
 
 @click.command(
@@ -96,4 +93,4 @@ def _wait(number: str) -> int:
 def _show(info: "JobInfo") -> None:
     where = f" on {info.nodes}" if info.nodes else ""
     why = f" ({info.reason})" if info.reason else ""
-    click.echo(f"job {info.id}  {info.state.value.lower()}{where}{why}", err=True)
+    click.echo(f"job {info.group}  {info.state.value.lower()}{where}{why}", err=True)
