@@ -44,6 +44,22 @@ class QuantumResource:
     def release(self, token):
         self._say("release " + token)
 '''
+ODD_ENVIRONMENT = r"""
+#include <slurm/slurm.h>
+#include <unistd.h>
+int main(int count, char **words)
+{
+    char *environment[] = {"PATH=/usr/bin:/bin", "QRMI_JOB_ID", "QRMI_JOB_UID=0"};
+    submit_response_msg_t *answer;
+    job_desc_msg_t job;
+    slurm_init(NULL);
+    slurm_init_job_desc_msg(&job);
+    job.environment = environment, job.env_size = 3, job.work_dir = "/", job.min_nodes = 1;
+    job.user_id = getuid(), job.group_id = getgid(), job.std_out = words[count - 1];
+    job.script = "#!/bin/sh\nenv | grep QRMI_JOB_UID\necho reached\n";
+    return slurm_submit_batch_job(&job, &answer);
+}
+"""
 QPUS = {"aer_a": 1, "aer_b": 2, "vendor": 1, "dead": 1, "slow": 1}
 
 
@@ -268,6 +284,24 @@ def test_what_a_user_writes_into_the_options_variable_forges_nothing(site: Site)
     site.assert_nothing_drained()
 
 
+@pytest.mark.parametrize("request_", ["cloud:0", "cloud:", "cloud: 0", "cloud:4294967296"])
+def test_a_licence_that_slurm_takes_for_none_is_no_slot(site: Site, request_: str) -> None:
+    """Slurm starts such a job without a licence, and repeats the user's words as what it holds."""
+    done = site.run("srun", "--partition=classical", f"--licenses={request_}", "env")
+    assert done.returncode == 0, done.stderr
+    assert variables(done.stdout) == {}
+
+
+def test_an_environment_of_what_is_no_variable_does_not_hang_the_step(site: Site) -> None:
+    """Slurm's own commands never send such a thing, but its library does."""
+    source, program, output = (site.tmp / name for name in ("odd.c", "odd", "odd.out"))
+    source.write_text(ODD_ENVIRONMENT)
+    subprocess.run(["cc", "-o", program, source, "-lslurm"], check=True, timeout=30)
+    assert site.run(str(program), str(output)).returncode == 0
+    eventually(lambda: output.exists() and output.read_text() == "reached\n")
+    site.assert_nothing_drained()
+
+
 def without(
     site: Site, settings: str, command: list[str], **variables: str
 ) -> subprocess.CompletedProcess[str]:
@@ -401,6 +435,8 @@ def test_what_an_allocation_holds_is_read_in_slurms_words() -> None:
     assert job.gres == {"a": 2}
     with pytest.raises(slots.Refusal, match="holds no slot of b"):
         slots.check_asked(job)
+    job = slots.read_job("job 7\ngres-here gpu:qpu:1(CNT:1),notqpu:a(CNT:1)\nlicenses cloud:0,b:\n")
+    assert (dict(job.gres), job.held) == ({}, frozenset())
 
 
 def test_a_qpu_that_a_licence_grants_is_not_granted_by_a_gres_too() -> None:
@@ -434,6 +470,23 @@ def test_steps_of_a_job_share_one_acquisition_and_a_requeued_job_has_its_own(
     kept.write_text("{")
     with pytest.raises(slots.Refusal, match="is damaged"):
         list(slots.end(slots.read_job("job 7\n"), definitions, state, "n", 5))
+
+
+def test_what_a_user_puts_into_the_folder_of_credentials_keeps_no_slot(tmp_path: Path) -> None:
+    """Folders too deep for Python to remove: the slot is given back, and they are gone."""
+    definitions, state = tmp_path / "qpus.json", tmp_path / "state"
+    definitions.touch(mode=0o600)
+    definitions.write_text(
+        '{"resources": [{"name": "a", "type": "aer", "environment": {"QRMI_KEY": "x"}}]}'
+    )
+    here = f"uid {os.geteuid()}\ngid {os.getegid()}\ngres-here qpu:a(CNT:1)\n"
+    assert list(slots.start(slots.read_job(f"job 7\n{here}"), definitions, state, "n", 5))
+    folder = state / "n" / "credentials" / "7"
+    deep = "mkdir -p " + "/".join(["d"] * 1000) + " && cd -P " + "/".join(["d"] * 1000)
+    subprocess.run(["/bin/sh", "-c", f"{deep} && {deep}"], cwd=folder, check=True, timeout=20)
+    assert list(slots.end(slots.read_job("job 7\n"), definitions, state, "n", 5)) == []
+    assert not folder.exists()
+    assert not (state / "n" / "jobs" / "7.json").exists()
 
 
 def test_a_type_of_a_vendor_needs_its_package(tmp_path: Path) -> None:

@@ -22,8 +22,8 @@ import fcntl
 import json
 import os
 import re
-import shutil
 import stat
+import subprocess
 import sys
 import threading
 import time
@@ -57,8 +57,9 @@ NAME = re.compile(r"[\w.-]+", re.ASCII)
 _KEY = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 # In Slurm's words: qpu:NAME(CNT:2), or qpu:NAME:2(IDX:0-1) where the GRES has device files.
 _GRES = re.compile(
-    r"qpu(?::(?P<name>[\w.-]+?))?(?::(?P<some>\d+))?\((?:CNT:(?P<count>\d+)|IDX:[^)]*)\)"
+    r"(?:^|,)qpu(?::(?P<name>[\w.-]+?))?(?::(?P<some>\d+))?\((?:CNT:(?P<count>\d+)|IDX:[^)]*)\)"
 )
+_LICENSE = re.compile(r"(?P<name>[\w.-]+)(?::(?P<count>[1-9]\d{0,8}))?", re.ASCII)
 
 
 class Refusal(Exception):
@@ -185,8 +186,10 @@ def _gres(texts: list[str]) -> dict[str, int]:
 
 
 def _licenses(texts: list[str]) -> dict[str, int]:
-    pairs = [word.partition(":") for word in ",".join(texts).split(",") if word]
-    return {name: int(count) if count.isdecimal() else 1 for name, _, count in pairs}
+    # The user's own words, not Slurm's: it takes ``NAME:``, ``NAME: 0`` and ``NAME:4294967296`` for
+    # none of the licence, and starts the job. So what is not plainly a number is no slot.
+    matches = map(_LICENSE.fullmatch, ",".join(texts).split(","))
+    return {match["name"]: int(match["count"] or 1) for match in matches if match}
 
 
 def slots_here(job: Job, definitions: Mapping[str, Definition]) -> dict[str, int]:
@@ -350,9 +353,8 @@ def job_file(node_state: Path, job: Job) -> Path:
 def write_credentials(node_state: Path, job: Job, values: Mapping[str, Mapping[str, str]]) -> Path:
     """Write the file that the door reads and removes: the job's user's, in a folder of his."""
     folder = _folder(node_state / "credentials", 0o711) / str(job.id)
-    if not folder.exists():
-        folder.mkdir(mode=0o700)
-        os.chown(folder, job.uid, job.gid)
+    folder.mkdir(mode=0o700, exist_ok=True)  # another step may just be making it
+    os.chown(folder, job.uid, job.gid)
     place = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     name = f"{job.step}.json"
     with contextlib.suppress(FileNotFoundError):
@@ -470,11 +472,20 @@ def release(grant: Grant, vendor: Vendor, path: Path) -> None:
 def end(job: Job, path: Path, state: Path, node: str, seconds: float) -> Iterator[str]:
     """Release what the job has on this node, and remove its files."""
     node_state = state / node
-    shutil.rmtree(node_state / "credentials" / str(job.id), ignore_errors=True)
-    with Grant.open(job_file(node_state, job), seconds) as grant:
-        release(grant, Vendor(seconds), path)
-        job_file(node_state, job).unlink()
+    try:
+        with Grant.open(job_file(node_state, job), seconds) as grant:
+            release(grant, Vendor(seconds), path)
+            job_file(node_state, job).unlink()
+    finally:
+        # Last, and by a program of its own: the folder was its user's, who may have put more into
+        # it than can be removed in time, or folders deeper than Python can follow.
+        _remove_folder(node_state / "credentials" / str(job.id))
     yield from ()
+
+
+def _remove_folder(folder: Path) -> None:
+    # Not our standard output, for whose end slurmd waits.
+    subprocess.run(["/bin/rm", "-rf", "--", str(folder)], stdout=subprocess.DEVNULL, check=False)
 
 
 def names(path: Path) -> Iterator[str]:

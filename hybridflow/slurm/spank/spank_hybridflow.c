@@ -215,7 +215,7 @@ static size_t read_all(int from, char *buffer, size_t size)
 /* Run the helper with `input`; its output, variables or a reason, is put into `output`. */
 static int run_helper(const char *command, const char *input, char *output, size_t size)
 {
-	int to[2], from[2], status = 0;
+	int to[2], from[2], status = -1; /* no exit status, should there be no answer */
 	size_t length;
 	pid_t child;
 
@@ -321,8 +321,9 @@ static int describe(const job_info_msg_t *jobs, uint32_t id, char *text, size_t 
 
 		if (job->job_id != id && !job->het_job_id) /* another task of the job array */
 			continue;
-		for (k = 0; k < job->gres_detail_cnt; k++)
-			add(text, size, "gres", job->gres_detail_str[k]);
+		for (k = 0; k < job->gres_detail_cnt; k++) /* a thousand nodes may have another GRES */
+			if (job->gres_detail_str[k] && strstr(job->gres_detail_str[k], "qpu"))
+				add(text, size, "gres", job->gres_detail_str[k]);
 		add(text, size, "licenses", job->licenses);
 		if (job->job_id != id)
 			continue;
@@ -356,10 +357,12 @@ static int is_stale(const char *variable)
 	const char *end = strchr(variable, '='), *inner = strstr(variable, "_QRMI_JOB_");
 	int i;
 
+	if (!end) /* no variable at all: nobody can read it, and Slurm cannot remove it */
+		return 0;
 	for (i = 0; starts[i]; i++)
 		if (!strncmp(variable, starts[i], strlen(starts[i])))
 			return 1;
-	return end && inner && inner < end;
+	return inner && inner < end;
 }
 
 static void remove_stale(spank_t spank)
