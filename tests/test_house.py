@@ -20,6 +20,7 @@ PACKAGES = (
     "hybridflow.primitives",
     "hybridflow.report",
     "hybridflow.slurm.spank",
+    "hybridflow.slurm",
     "hybridflow.testing",
     "hybridflow_dask",
     "hybridflow_parsl",
