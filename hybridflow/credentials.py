@@ -1,8 +1,9 @@
 """Takes a resource's credentials: from the one-time file of our plugin, or from the environment.
 
 The file is the job's user's, with mode 0600, on the slot's node alone: JSON of
-``{"RESOURCE": {"QRMI_…": "value"}}``. Whoever passes the door for a resource takes its part out of
-the file; with the last part the file is removed. The reference plugin has no such file: it puts the
+``{"RESOURCE": {"QRMI_…": "value"}}``. Whoever passes the door for a resource reads its part, and
+takes it out of the file when the resource was acquired, so that one who could not have it may try
+again; with the last part the file is removed. The reference plugin has no such file: it puts the
 same keys into the job's environment.
 """
 
@@ -20,7 +21,7 @@ from hybridflow import environment
 from hybridflow.errors import NoSlotError, SiteError
 from hybridflow.grants import loses_variables
 
-__all__ = ["MAX_BYTES", "take_credentials"]
+__all__ = ["MAX_BYTES", "read_credentials", "remove_credentials"]
 
 MAX_BYTES = 1 << 20
 """Size of a credentials file at most."""
@@ -28,8 +29,8 @@ MAX_BYTES = 1 << 20
 _Content = dict[str, dict[str, str]]
 
 
-def take_credentials(environ: Mapping[str, str], resource: str, kind: str = "") -> dict[str, str]:
-    """Return the credentials of a resource, and remove them from where others could take them.
+def read_credentials(environ: Mapping[str, str], resource: str, kind: str = "") -> dict[str, str]:
+    """Return the credentials of a resource.
 
     Parameters
     ----------
@@ -50,10 +51,23 @@ def take_credentials(environ: Mapping[str, str], resource: str, kind: str = "") 
     found = environment.credentials(environ, resource)
     file = environ.get(environment.CREDENTIALS)
     if file:
-        found |= _take(Path(file), resource)
+        found |= _read_part(Path(file), resource)
     if kind in environment.VENDOR_TYPES and not found.keys() - {environment.TOKEN}:
         raise NoSlotError(_why_none(resource, file), resource=resource)
     return found
+
+
+def remove_credentials(environ: Mapping[str, str], resource: str) -> None:
+    """Take a resource's part out of the one-time file, if there is one, and with the last the file.
+
+    Raises
+    ------
+    SiteError
+        If the file is not private, not what the plugin writes, or cannot be removed.
+    """
+    file = environ.get(environment.CREDENTIALS)
+    if file:
+        _remove_part(Path(file), resource)
 
 
 def _why_none(resource: str, file: str | None) -> str:
@@ -76,18 +90,22 @@ def _why_none(resource: str, file: str | None) -> str:
     )
 
 
-def _take(file: Path, resource: str) -> dict[str, str]:
+def _read_part(file: Path, resource: str) -> dict[str, str]:
+    with _opened(file) as descriptor:
+        return {} if descriptor is None else _content(descriptor, file).get(resource, {})
+
+
+def _remove_part(file: Path, resource: str) -> None:
     with _opened(file) as descriptor:
         if descriptor is None:
-            return {}
-        content = _parse(_read(descriptor, file), file)
-        mine = content.pop(resource, {})
+            return
+        content = _content(descriptor, file)
+        content.pop(resource, None)
         if any(content.values()):
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, msgspec.json.encode(content), 0)
         else:
             _remove(file)
-        return mine
 
 
 def _remove(file: Path) -> None:
@@ -135,20 +153,16 @@ def _check(descriptor: int, file: Path) -> None:
         raise SiteError(f"{_where(file)} has {seen.st_size:,} bytes of {MAX_BYTES:,}; {_AGAIN}")
 
 
-def _read(descriptor: int, file: Path) -> bytes:
+def _content(descriptor: int, file: Path) -> _Content:
     data = os.pread(descriptor, MAX_BYTES + 1, 0)
     if len(data) > MAX_BYTES:
         raise SiteError(f"{_where(file)} has more than {MAX_BYTES:,} bytes; {_AGAIN}")
-    return data
-
-
-def _parse(data: bytes, file: Path) -> _Content:
     try:
         return msgspec.json.decode(data, type=_Content)
     except (msgspec.DecodeError, UnicodeDecodeError):
         pass
-    # Outside the handler: msgspec's message, and its traceback, may quote what is in the file.
-    _remove(file)
+    # Outside the handler: msgspec's message, and its traceback, may quote what is in the file. It
+    # stays where it is: it may be anything that the variable was pointed at.
     raise SiteError(f"{_where(file)} holds no credentials as the plugin writes them; {_AGAIN}")
 
 

@@ -30,7 +30,7 @@ import msgspec
 from hybridflow import environment
 from hybridflow.broker.place import MAX_PATH_BYTES, socket_path
 from hybridflow.broker.process import BrokerProcess
-from hybridflow.credentials import take_credentials
+from hybridflow.credentials import read_credentials, remove_credentials
 from hybridflow.errors import (
     BrokerLostError,
     HybridflowError,
@@ -134,7 +134,7 @@ def run_in_slot(
 
 def _enter(slot: Slot) -> tuple[Slot, dict[str, str]]:
     """Return the slot with all that only the door may ask for, and the resource's credentials."""
-    credentials = take_credentials(os.environ, slot.resource, slot.type)
+    credentials = read_credentials(os.environ, slot.resource, slot.type)
     if credentials:
         forbid_dumps()
     try:
@@ -169,6 +169,7 @@ def _with_broker(
         raise
     supervisor = _Supervisor(broker, name, credentials)
     try:
+        remove_credentials(os.environ, name)  # not before the resource was acquired
         status = keeper.run(stop=supervisor.lost)
     finally:
         supervisor.close()

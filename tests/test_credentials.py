@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hybridflow.credentials import MAX_BYTES, take_credentials
+from hybridflow.credentials import MAX_BYTES, read_credentials, remove_credentials
 from hybridflow.errors import NoSlotError, SiteError
 
 KEY = {"QRMI_IBM_QCS_IAM_APIKEY": "s3cr3t"}
@@ -27,12 +27,20 @@ def write(file: Path, content: object) -> None:
 
 
 def take(file: Path, resource: str = "fez", kind: str = VENDOR, **more: str) -> dict[str, str]:
-    return take_credentials({"HYBRIDFLOW_CREDENTIALS": str(file), **more}, resource, kind)
+    environ = {"HYBRIDFLOW_CREDENTIALS": str(file), **more}
+    found = read_credentials(environ, resource, kind)
+    remove_credentials(environ, resource)
+    return found
 
 
 def test_taken_once_and_removed(file: Path) -> None:
     assert take(file) == KEY
     assert not file.exists()
+
+
+def test_who_could_not_acquire_may_read_again(file: Path) -> None:
+    environ = {"HYBRIDFLOW_CREDENTIALS": str(file)}
+    assert read_credentials(environ, "fez", VENDOR) == read_credentials(environ, "fez", VENDOR)
 
 
 def test_a_file_without_a_secret_in_it_does_not_stay(file: Path) -> None:
@@ -67,29 +75,29 @@ def test_a_file_without_an_entry_stays_for_others(file: Path) -> None:
 
 
 def test_the_reference_plugin_puts_them_into_the_environment() -> None:
-    assert take_credentials({"fez_QRMI_IBM_QCS_IAM_APIKEY": "s3cr3t"}, "fez", VENDOR) == KEY
+    assert read_credentials({"fez_QRMI_IBM_QCS_IAM_APIKEY": "s3cr3t"}, "fez", VENDOR) == KEY
 
 
 def test_none_at_all() -> None:
     with pytest.raises(NoSlotError, match="HYBRIDFLOW_CREDENTIALS is not"):
-        take_credentials({}, "fez", VENDOR)
+        read_credentials({}, "fez", VENDOR)
 
 
 def test_names_that_dash_drops() -> None:
     with pytest.raises(NoSlotError, match="#!/bin/bash"):
-        take_credentials({}, "ibm-fez.1", VENDOR)
+        read_credentials({}, "ibm-fez.1", VENDOR)
 
 
 @pytest.mark.parametrize(
     "content",
     ["", "{", "[]", '{"fez": "s3cr3t"}', '{"fez": {"s3cr3t": 1}}', '{"fez": {"a": "s3cr3t"}'],
 )
-def test_what_cannot_be_read_is_removed_and_not_quoted(file: Path, content: str) -> None:
+def test_what_is_not_the_plugin_s_is_neither_quoted_nor_removed(file: Path, content: str) -> None:
     file.write_text(content)
     with pytest.raises(SiteError, match="no credentials as the plugin") as caught:
         take(file)
     assert "s3cr3t" not in "".join(traceback.format_exception(caught.value))
-    assert not file.exists()
+    assert file.read_text() == content
 
 
 def test_others_must_not_be_able_to_read_it(file: Path) -> None:
