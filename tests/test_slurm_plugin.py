@@ -35,6 +35,7 @@ class QuantumResource:
         with open(self.values["QRMI_IQM_ISA_ENDPOINT"], "a") as file:
             print(what, self.name, file=file)
     def acquire(self):
+        print("LD_PRELOAD=what a package prints is no variable", flush=True)
         if self.name == "dead":
             raise RuntimeError("offline, key " + self.values["QRMI_IQM_ISA_TOKEN"])
         while self.name == "slow":
@@ -226,6 +227,13 @@ def test_a_classical_job_has_nothing_even_if_its_submitter_had(site: Site) -> No
 
 
 # --- one at a time, and given back ----------------------------------------------------------------
+
+
+def test_what_a_vendors_package_prints_reaches_no_job(site: Site) -> None:
+    done = site.run("srun", "--qpu=vendor", "env")
+    assert done.returncode == 0, done.stderr
+    assert "LD_PRELOAD" not in done.stdout + done.stderr
+    eventually(lambda: not site.kept())
 
 
 def test_a_second_job_waits_and_a_cancelled_one_gives_back(site: Site) -> None:
@@ -487,6 +495,22 @@ def test_what_a_user_puts_into_the_folder_of_credentials_keeps_no_slot(tmp_path:
     assert list(slots.end(slots.read_job("job 7\n"), definitions, state, "n", 5)) == []
     assert not folder.exists()
     assert not (state / "n" / "jobs" / "7.json").exists()
+
+
+def test_what_cannot_be_written_down_is_not_acquired(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a full disk the job fails before the vendor is asked: a token that is lost stays held."""
+    asked: list[str] = []
+    monkeypatch.setattr(slots.Vendor, "acquire", lambda self, one: asked.append(one.name))
+    monkeypatch.setattr(os, "pwrite", lambda file, text, place: len(text) - 1)
+    definitions = tmp_path / "qpus.json"
+    definitions.touch(mode=0o600)
+    definitions.write_text('{"resources": [{"name": "a", "type": "aer"}]}')
+    job = slots.read_job("job 7\ngres-here qpu:a(CNT:1)\n")
+    with pytest.raises(OSError, match="No space left"):
+        list(slots.start(job, definitions, tmp_path / "state", "n", 5))
+    assert asked == []
 
 
 def test_a_type_of_a_vendor_needs_its_package(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ be copied to where only root writes, and be read in five minutes.
 
 import argparse
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -31,7 +32,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 _T = TypeVar("_T")
 
@@ -60,6 +61,7 @@ _GRES = re.compile(
     r"(?:^|,)qpu(?::(?P<name>[\w.-]+?))?(?::(?P<some>\d+))?\((?:CNT:(?P<count>\d+)|IDX:[^)]*)\)"
 )
 _LICENSE = re.compile(r"(?P<name>[\w.-]+)(?::(?P<count>[1-9]\d{0,8}))?", re.ASCII)
+_ROOM_BYTES = 1 << 15
 
 
 class Refusal(Exception):
@@ -323,9 +325,12 @@ class Grant:
     def save(self) -> None:
         """Write it down: what is acquired is released at the job's end, whatever happens next."""
         kept = {"began": self.began, "complete": self.complete, "acquired": self.acquired}
-        text = json.dumps(kept).encode()
-        os.ftruncate(self.file, 0)
-        os.pwrite(self.file, text, 0)
+        # Blanks reserve room: on a full disk the first of these fails, before anything is
+        # acquired, and never the one that writes down a token.
+        text = json.dumps(kept).encode().ljust(_ROOM_BYTES)
+        if os.pwrite(self.file, text, 0) < len(text):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.ftruncate(self.file, len(text))
 
 
 def _lock(descriptor: int, deadline: float) -> None:
@@ -403,6 +408,7 @@ def acquire(
     reasons = []
     definitions = read_definitions(path)
     grant.began = job.began
+    grant.save()
     for name, count in slots.items():
         try:
             token = vendor.acquire(definitions[name])
@@ -505,8 +511,8 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> int:
-    """Run a command; return its exit status. With 1, what was printed is the reason."""
+def main(answer: TextIO) -> int:
+    """Run a command; return its exit status. With 1, what was answered is the reason."""
     given = _arguments()
     try:
         if given.command == "names":
@@ -516,17 +522,20 @@ def main() -> int:
             job = read_job(sys.stdin.read())
             lines = list(work(job, given.definitions, given.state, given.node, given.seconds))
     except Refusal as error:
-        print(error)
+        print(error, file=answer)
         return 1
     except OSError as error:
-        print(f"{error.filename or 'the node'}: {error.strerror}; tell your administrator")
+        reason = f"{error.filename or 'the node'}: {error.strerror}; tell your administrator"
+        print(reason, file=answer)
         return 1
-    print(*lines, sep="\n")
+    print(*lines, sep="\n", file=answer)
     return 0
 
 
 if __name__ == "__main__":
     os.umask(0o077)
-    status = main()
-    sys.stdout.flush()
+    # What a vendor's package prints is no answer, and what it starts keeps no plugin waiting.
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as stdout:
+        os.dup2(2, 1)
+        status = main(stdout)
     os._exit(status)  # a call that hangs in the vendor's package must not hold this process
