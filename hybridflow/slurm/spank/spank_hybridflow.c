@@ -25,6 +25,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -178,8 +179,9 @@ static void become_helper(const char *command, int input, int output)
 	char *words[] = {(char *)python, "-I", "-B", (char *)helper, (char *)command,
 			 "--definitions", (char *)definitions, "--state", (char *)state,
 			 "--node", (char *)node_name(), "--seconds", seconds, NULL};
+	struct rlimit no_core = {0, 0}; /* it would hold the credentials */
 	sigset_t none;
-	int number, null = open("/dev/null", O_WRONLY);
+	int number, null = open("/dev/null", O_WRONLY | O_CLOEXEC);
 
 	snprintf(seconds, sizeof(seconds), "%d", timeout * 3 / 4 + 1);
 	for (number = 1; number < NSIG; number++)
@@ -187,11 +189,12 @@ static void become_helper(const char *command, int input, int output)
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	umask(077);
+	setrlimit(RLIMIT_CORE, &no_core);
 	alarm((unsigned int)timeout); /* stays in force after execve: whatever hangs, it ends */
 	/* An epilog has no open standard files, so the pipes may be these very numbers. */
-	input = fcntl(input, F_DUPFD, 3);
-	output = fcntl(output, F_DUPFD, 3);
-	null = fcntl(null, F_DUPFD, 3);
+	input = fcntl(input, F_DUPFD_CLOEXEC, 3);
+	output = fcntl(output, F_DUPFD_CLOEXEC, 3);
+	null = fcntl(null, F_DUPFD_CLOEXEC, 3);
 	if (dup2(input, 0) < 0 || dup2(output, 1) < 0 || dup2(null, 2) < 0 || chdir("/"))
 		_exit(126);
 	execve(python, words, nothing);
