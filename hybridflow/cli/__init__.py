@@ -84,6 +84,7 @@ def _exit_status(error: HybridflowError) -> int:
         "run": "hybridflow.cli.run:group",
         "slot": "hybridflow.cli.slot:group",
         "submit": "hybridflow.cli.submit:command",
+        "usage": "hybridflow.cli.usage:command",
     },
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Example: hybridflow slot run -- python my_script.py",

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hybridflow.cli.table import echo_table
+
 if TYPE_CHECKING:
     from hybridflow.slurm import QpuState
 
@@ -28,11 +30,7 @@ def command(site: str | None, as_json: bool) -> None:
         shown = [msgspec.to_builtins(state) | {"used": state.used} for state in states]
         click.echo(json.dumps(shown))
         return
-    rows = [_TITLES, *map(_row, states)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_TITLES))]
-    for row in rows:
-        cells = (f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
-        click.echo("  ".join(cells).rstrip())
+    echo_table([_TITLES, *map(_row, states)])
 
 
 def _row(state: "QpuState") -> tuple[str, ...]:

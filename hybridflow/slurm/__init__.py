@@ -8,23 +8,28 @@ from hybridflow.slurm.qpus import Claim, QpuState, qpu_states
 from hybridflow.slurm.queries import JobInfo, SlurmState, Watch, all_jobs
 from hybridflow.slurm.script import script
 from hybridflow.slurm.submission import cancel, check_completed, submit, wait, wait_for_end
+from hybridflow.slurm.usage import BookedTime, SlotUsage, booked_times, slot_usage
 
 __all__ = [
     "Allocation",
+    "BookedTime",
     "Claim",
     "Component",
     "Job",
     "JobInfo",
     "QpuState",
+    "SlotUsage",
     "SlurmState",
     "Watch",
     "all_jobs",
+    "booked_times",
     "cancel",
     "check_completed",
     "coscheduled_job",
     "current_allocation",
     "qpu_states",
     "script",
+    "slot_usage",
     "submit",
     "wait",
     "wait_for_end",

@@ -15,7 +15,7 @@ from hybridflow.slurm.commands import run_slurm
 from hybridflow.slurm.queries import JobInfo, SlurmState, all_jobs
 from hybridflow.slurm.text import amounts, fields
 
-__all__ = ["Claim", "QpuState", "qpu_states"]
+__all__ = ["Claim", "QpuState", "qpu_states", "slot_names"]
 
 _NONE = ("(null)", "N/A", "")
 
@@ -96,7 +96,7 @@ def _state(
     licenses: Mapping[str, int],
     jobs: Iterable[JobInfo],
 ) -> QpuState:
-    gres, licence = _names(site, resource.name)
+    gres, licence = slot_names(site, resource.name)
     having = {node["NodeName"]: node for node in nodes if gres in amounts(node.get("Gres", ""))}
     counted = gres if having else licence
     source = "gres" if having else "license" if licence in licenses else ""
@@ -113,8 +113,11 @@ def _state(
     )
 
 
-def _names(site: Site, resource: str) -> tuple[str, str]:
-    # What Slurm may call it: by the site file, or as our definitions of resources have it.
+def slot_names(site: Site, resource: str) -> tuple[str, str]:
+    """Return what Slurm may call a resource's slots: the name of a GRES and of a licence.
+
+    They are the site file's, or those that our definitions of resources have.
+    """
     requests = site.slurm.slots if site.slurm else {}
     request = requests.get(resource, SlotRequest())
     gres = next(iter(amounts(request.gres or "")), f"qpu:{resource}")
