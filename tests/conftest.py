@@ -16,8 +16,10 @@ slurm = slurm_cluster(
 )
 """A real Slurm cluster for all tests that leave it as it was."""
 
-# A job in the background of a shell ignores Ctrl-C, and so would every program that a test starts.
+# A job in the background of a shell ignores Ctrl-C, and one under nohup SIGHUP; so would every
+# program that a test starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)
