@@ -102,8 +102,9 @@ def _remove_part(file: Path, resource: str) -> None:
         content = _content(descriptor, file)
         content.pop(resource, None)
         if any(content.values()):
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, msgspec.json.encode(content), 0)
+            # Over what was there, padded with blanks: a full disk or a kill loses no other's part.
+            rest = msgspec.json.encode(content).ljust(os.fstat(descriptor).st_size)
+            os.pwrite(descriptor, rest, 0)
         else:
             _remove(file)
 

@@ -51,7 +51,7 @@ class PrivateFolder:
                 # Neither the terminal's Ctrl-C nor its end is meant for it.
                 start_new_session=True,
             )
-        except BaseException:
+        except BaseException:  # also Ctrl-C: without a guard nobody would remove the folder
             os.close(self.handle)
             self.path.rmdir()
             raise

@@ -16,8 +16,8 @@ from dask._task_spec import (  # the classes of Dask's graphs have no public hom
     _execute_subgraph,
 )
 from dask.utils import key_split
-from tlz import curry  # type: ignore[import-untyped]
-from tlz.functoolz import Compose  # type: ignore[import-untyped]
+from tlz import curry  # type: ignore[import-untyped]  # toolz has no types
+from tlz.functoolz import Compose  # type: ignore[import-untyped]  # nor here
 
 from hybridflow.tasks import is_quantum_task, task_name
 

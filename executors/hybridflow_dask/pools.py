@@ -84,7 +84,7 @@ def open_dask_pools(
     )
     try:
         client = Client(cluster, set_as_default=False)
-    except BaseException:
+    except BaseException:  # also Ctrl-C: no worker stays behind
         cluster.close()
         raise
     quantum = QuantumPool(client, name, require_mark=require_mark)
@@ -278,7 +278,7 @@ class _Call(Generic[_T]):
 def _check_readable(error: Exception, name: str) -> None:
     try:
         pickle.loads(dumps(error))  # many exceptions can be written and not read again
-    except Exception:
+    except Exception:  # whatever its own code raises
         text = "".join(traceback.format_exception(error))
         raise TaskError(
             f"the task {name!r} raised an exception that cannot be pickled:\n{text}"
