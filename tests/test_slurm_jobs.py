@@ -147,6 +147,13 @@ def test_a_missing_command_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         submit(Job(name="x", command=("true",)))
 
 
+@pytest.mark.usefixtures("slurm")
+@pytest.mark.skipif(Path("/etc/slurm/slurm.conf").exists(), reason="this machine has a Slurm")
+def test_a_machine_without_a_slurm_to_ask_is_told_what_to_do() -> None:
+    with pytest.raises(SlurmError, match=r"sinfo.*SLURM_CONF.*hybridflow cluster env"):
+        run_slurm("sinfo")
+
+
 def test_a_command_that_hangs_is_ended() -> None:
     with pytest.raises(SlurmError, match=r"took longer than 0.1 s") as caught:
         run_slurm("sleep", "60", timeout=0.1)

@@ -24,6 +24,8 @@ _TRANSIENT = re.compile(
     re.IGNORECASE,
 )
 
+_UNCONFIGURED = "Could not establish a configuration source"
+
 
 def run_slurm(
     program: str,
@@ -77,6 +79,12 @@ def run_slurm(
     words = _words(done.stderr or done.stdout) or f"exit status {done.returncode}"
     if _TRANSIENT.search(words):
         raise SlurmError(f"Slurm cannot be reached: `{line}` says: {words}", transient=True)
+    if _UNCONFIGURED in words:
+        raise SlurmError(
+            f"`{program}` finds no Slurm to ask: there is no slurm.conf on this machine, and "
+            'SLURM_CONF names none; for a local cluster, run `eval "$(hybridflow cluster env)"`, '
+            "and on a site a machine of its Slurm"
+        )
     raise refused(f"`{line}` failed: {words}")
 
 
