@@ -28,7 +28,7 @@ from hybridflow.testing import slurm_cluster
 
 ROOT = Path(__file__).parent.parent
 NODES = ROOT / "tests" / "slurm_nodes.py"
-PLACES = {"quantum": {"node": "q1", "1": 5}, "classical": ["c1", "c2"]}
+PLACES = {"quantum": {"node": "q1", "shots": 5}, "classical": ["c1", "c2"]}
 # Without a plugin, nobody but the site's own lines can say what the GRES stands for.
 SITE = """
 [qpu.aer_a]

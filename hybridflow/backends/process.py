@@ -190,13 +190,11 @@ class BackendProcess:
                 host = _Host(self._resource, self._interpreter, self._table)
                 # A host that is never released ends when its owner is forgotten, or at exit.
                 weakref.finalize(self, host.shut)
-                opened = host.call(
-                    channel.Open(
-                        call=host.number(), resource=self._resource, credentials=self._credentials
-                    )
+                opening = channel.Open(
+                    call=host.number(), resource=self._resource, credentials=self._credentials
                 )
-                try:
-                    self._capabilities = opened.result().capabilities
+                try:  # the child may have ended before it is called
+                    self._capabilities = host.call(opening).result().capabilities
                 except BackendLostError as error:
                     host.end()
                     raise AcquireError(
