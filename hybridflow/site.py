@@ -17,7 +17,7 @@ from hybridflow.component import Component, check_line, check_walltime, check_wo
 from hybridflow.errors import SiteError
 from hybridflow.records import Record, Resource
 
-__all__ = ["Classical", "Site", "SlotRequest", "Slurm", "load_site"]
+__all__ = ["Blocks", "Classical", "Site", "SlotRequest", "Slurm", "load_site"]
 
 _T = TypeVar("_T", bound=msgspec.Struct)
 
@@ -69,6 +69,43 @@ class SlotRequest(Record, frozen=True, kw_only=True):
             raise ValueError("without `qpu`, one of `gres` and `licenses` must be given")
 
 
+class Blocks(Record, frozen=True, kw_only=True):
+    """How a workflow that runs outside a Slurm job gets its workers (``[slurm.blocks]``).
+
+    A block is a job of workers, or a component of one.
+
+    Attributes
+    ----------
+    kind
+        ``"elastic"``: quantum and classical workers are jobs of their own, which come and go as
+        they are needed. ``"coscheduled"``: they are the two components of one job, which holds its
+        slot to the end.
+    idle
+        Elastic: seconds without a waiting or running quantum task after which a QPU block is given
+        back, so that another job gets the slot.
+    quantum, classical
+        Elastic: least and most blocks of each kind.
+    address
+        Address of the workflow's machine by which the nodes can reach it; found if not given.
+    """
+
+    kind: Literal["elastic", "coscheduled"]
+    idle: float = 30.0
+    quantum: tuple[int, int] = (0, 1)
+    classical: tuple[int, int] = (0, 1)
+    address: str | None = None
+
+    def __post_init__(self) -> None:
+        check_word("address", self.address)
+        if not self.idle >= 0:
+            raise ValueError("`idle` must be a number of seconds, at least 0")
+        for name, (least, most) in (("quantum", self.quantum), ("classical", self.classical)):
+            if not 0 <= least <= most or most < 1:
+                raise ValueError(f"`{name}` must be the least and the most blocks, such as [0, 1]")
+            if self.kind == "coscheduled" and most > 1:
+                raise ValueError(f"`{name}`: co-scheduled blocks are one of each kind, in one job")
+
+
 class Slurm(Record, frozen=True, kw_only=True):
     """What jobs of a site ask Slurm for (``[slurm]``).
 
@@ -84,6 +121,8 @@ class Slurm(Record, frozen=True, kw_only=True):
         The component of the classical workers (``[slurm.classical]``).
     slots
         How slots are asked for, by name of the resource.
+    blocks
+        Where workers come from outside a job; None: from this machine.
     """
 
     account: str | None = None
@@ -94,6 +133,7 @@ class Slurm(Record, frozen=True, kw_only=True):
     quantum: Component = Component()
     classical: Component = Component()
     slots: dict[str, SlotRequest] = msgspec.field(default_factory=dict)
+    blocks: Blocks | None = None
 
     def __post_init__(self) -> None:
         for name, value in (("account", self.account), ("qos", self.qos)):
@@ -318,7 +358,7 @@ def _allowed(text: str, kind: type[msgspec.Struct], path: list[str]) -> str:
         allowed = _kind_at(kind, path).__struct_fields__
         return f" (allowed here: {', '.join(sorted(allowed))})"
     if "enum value" in text and path:
-        values = _literals(get_type_hints(kind)[path[0]])
+        values = _literals(get_type_hints(_kind_at(kind, path[:-1]))[path[-1]])
         return f" (allowed are: {', '.join(map(repr, values))})"
     return ""
 

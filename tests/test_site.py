@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from hybridflow.errors import SiteError
-from hybridflow.site import load_site
+from hybridflow.site import Blocks, load_site
 
 ROOT = Path(__file__).parent.parent
 GOOD = """
@@ -26,6 +26,7 @@ workers = 4
 threads = 2
 """
 SLURM = "[qpu.x]\nbackend = 'aer'\n[slurm]\n"
+BLOCKS = f"{SLURM}[slurm.blocks]\nkind = "
 
 
 @pytest.fixture
@@ -89,7 +90,7 @@ def test_the_site_files_that_we_ship_are_good(file: Path) -> None:
         ("[qpu.x]\nbackend = 'aer'\n[clasical]", "unknown key `clasical`.*here:.*classical"),
         ("default = 'y'\n[qpu.x]\nbackend = 'aer'", "`default` names 'y'; allowed are: x"),
         ("[qpu.'a b']\nbackend = 'aer'", "letters, digits"),
-        (f"{SLURM}nodes = 2", "`slurm`.*allowed here: account, classical, modules, qos, quantum"),
+        (f"{SLURM}nodes = 2", "`slurm`.*allowed here: account, blocks, classical, modules, qos"),
         (f"{SLURM}walltime = '1h'", "`slurm`: `walltime` must be a time.*not '1h'"),
         (f'{SLURM}setup = ["a\\nb"]', "`slurm`: `setup` must be lines"),
         (f"{SLURM}[slurm.quantum]\nparts = 'x'", "`slurm.quantum`.*here: account, cpus, extra"),
@@ -99,6 +100,15 @@ def test_the_site_files_that_we_ship_are_good(file: Path) -> None:
         (f"{SLURM}[slurm.slots.y]", "no resource 'y'; allowed are: x"),
         (f"{SLURM}[slurm.slots.x]\nqpus = true", "unknown key.*here: gres, licenses, qpu"),
         (f"{SLURM}[slurm.slots.x]\nqpu = false", "`gres` and `licenses` must be given"),
+        (f"{BLOCKS}'rigid'", "`slurm.blocks.kind`.*'rigid'.*allowed are: 'elastic', 'cosch"),
+        (f"{BLOCKS}'elastic'\nidle = -1", "`slurm.blocks`: `idle` must be a number of seconds"),
+        (f"{BLOCKS}'elastic'\nidle = nan", "`slurm.blocks`: `idle` must be a number of seconds"),
+        (f"{BLOCKS}'elastic'\nquantum = [0, 0]", "`slurm.blocks`: `quantum` must be the least"),
+        (f"{BLOCKS}'elastic'\nclassical = [2, 1]", "`classical` must be the least and the most"),
+        (f"{BLOCKS}'elastic'\nquantum = 1", "`slurm.blocks.quantum`: Expected `array`"),
+        (f"{BLOCKS}'coscheduled'\nquantum = [0, 2]", "`quantum`: co-scheduled blocks are one of"),
+        (f"{BLOCKS}'elastic'\naddress = 'a b'", "`slurm.blocks`: `address` must be one word"),
+        (f"{BLOCKS}'elastic'\nidel = 3", "`slurm.blocks`: unknown key.*here: address, classical"),
     ],
 )
 def test_what_is_wrong_is_explained(write: Callable[[str], Path], text: str, says: str) -> None:
@@ -131,6 +141,16 @@ def test_what_jobs_ask_slurm_for(write: Callable[[str], Path]) -> None:
     assert (nodes.partition, nodes.account, nodes.walltime) == (None, "chem", "10:00")
     assert (nodes.nodes, slurm.for_classical(5).nodes) == (3, 5)
     assert slurm.for_quantum("other").qpu == ("other",)
+
+
+def test_where_workers_come_from_outside_a_job(write: Callable[[str], Path]) -> None:
+    slurm = load_site(write(f"{BLOCKS}'elastic'\nidle = 5\nclassical = [1, 4]")).slurm
+    assert slurm is not None
+    blocks = Blocks(kind="elastic", idle=5.0, quantum=(0, 1), classical=(1, 4))
+    assert slurm.blocks == blocks
+    without = load_site(write(SLURM)).slurm
+    assert without is not None
+    assert without.blocks is None
 
 
 def test_a_missing_file_is_explained(tmp_path: Path) -> None:
