@@ -5,7 +5,7 @@ the border and the bytes on the wire (``wire.py`` turns Qiskit's objects into th
 """
 
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -16,6 +16,7 @@ __all__ = [
     "Description",
     "JobState",
     "JobStatus",
+    "OnUncertain",
     "PackedPub",
     "PackedResult",
     "Primitive",
@@ -55,6 +56,9 @@ class JobState(StrEnum):
         return self in (JobState.DONE, JobState.FAILED, JobState.CANCELLED)
 
 
+OnUncertain = Literal["ask", "repeat", "fail"]
+
+
 class Resource(Record, frozen=True, kw_only=True):
     """A named QPU, or emulator, as the site file defines it (``[qpu.NAME]``).
 
@@ -70,6 +74,13 @@ class Resource(Record, frozen=True, kw_only=True):
         Quantum tasks that may share one slot at a time.
     max_in_flight
         Vendor jobs that the broker may have started and not yet seen finished.
+    batch_seconds
+        Estimated device seconds of one batch at most; a request that alone takes longer goes alone.
+    budget_seconds
+        Device seconds that a run may use; None: no bound.
+    on_uncertain
+        What becomes of requests whose vendor job's id was lost and cannot be looked up: fail until
+        somebody has decided (``ask``) or for good, or be run, and perhaps paid for, once more.
     """
 
     name: str
@@ -77,6 +88,9 @@ class Resource(Record, frozen=True, kw_only=True):
     options: dict[str, Any] = {}
     tasks_per_slot: int = 16
     max_in_flight: int = 1
+    batch_seconds: float = 60.0
+    budget_seconds: float | None = None
+    on_uncertain: OnUncertain = "ask"
 
 
 class Capabilities(Record, frozen=True, kw_only=True):
@@ -90,10 +104,12 @@ class Capabilities(Record, frozen=True, kw_only=True):
         Whether its samples come from a simulator.
     num_qubits
         Number of qubits; None where only memory bounds it.
-    max_pubs, max_shots
-        Limits of one vendor job (PUBs) and of one PUB (shots); None: no limit.
+    max_pubs, max_shots, max_bytes
+        Limits of one vendor job (PUBs, bytes of payload) and of one PUB (shots); None: no limit.
     lanes
         Vendor jobs that may be started at the same time.
+    serial
+        Whether they then run one after the other, each with its whole fixed cost.
     seeds
         Whether a PUB with a seed gives the same result wherever it stands in a batch.
     exact
@@ -104,8 +120,8 @@ class Capabilities(Record, frozen=True, kw_only=True):
         Whether a vendor job outlives the process that started it.
     options
         Names of the request options that the backend understands, by primitive.
-    fixed_seconds
-        Estimated fixed cost of one vendor job, in seconds.
+    fixed_seconds, circuit_seconds, shot_seconds
+        Estimated cost of one vendor job, of each of its circuits, and of each shot of a circuit.
     """
 
     primitives: tuple[Primitive, ...] = (Primitive.SAMPLER, Primitive.ESTIMATOR)
@@ -113,13 +129,17 @@ class Capabilities(Record, frozen=True, kw_only=True):
     num_qubits: int | None = None
     max_pubs: int | None = None
     max_shots: int | None = None
+    max_bytes: int | None = None
     lanes: int = 1
+    serial: bool = False
     seeds: bool = False
     exact: bool = False
     tags: bool = False
     durable_jobs: bool = False
     options: dict[Primitive, tuple[str, ...]] = {}
     fixed_seconds: float = 0.0
+    circuit_seconds: float = 0.0
+    shot_seconds: float = 0.0
 
 
 class TargetOperation(Record, frozen=True, kw_only=True):
@@ -187,6 +207,9 @@ class PackedPub(Record, frozen=True, kw_only=True):
         Seed of this PUB alone; None: fresh randomness.
     circuits
         Bindings that the PUB broadcasts to (the product of its shape): a device's unit of work.
+    structure
+        Digest of the circuit without its parameters' values: circuits of equal structure do the
+        same with the same values; None where that cannot be told.
     """
 
     circuit: bytes
@@ -196,6 +219,7 @@ class PackedPub(Record, frozen=True, kw_only=True):
     precision: float | None = None
     seed: int | None = None
     circuits: int = 1
+    structure: bytes | None = None
 
 
 class PackedResult(Record, frozen=True, kw_only=True):

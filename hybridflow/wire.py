@@ -4,12 +4,13 @@ Nothing here is pickled: what arrives from another process can be wrong, but it 
 The records that are packed stand in ``records.py``; a broker passes them on without opening them.
 """
 
+import copy
 import functools
 import io
 import json
 import os
 import threading
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import msgspec
@@ -154,8 +155,14 @@ def circuit_from_qpy(data: bytes) -> "QuantumCircuit":
         raise RequestError(f"a circuit could not be read from QPY: {error!r}") from error
 
 
+def _untold(circuit: "QuantumCircuit", qpy: bytes) -> bytes | None:
+    return None
+
+
 def pack_pubs(
-    pubs: "Iterable[SamplerPub | EstimatorPub]", seeds: Iterable[int | None]
+    pubs: "Iterable[SamplerPub | EstimatorPub]",
+    seeds: Iterable[int | None],
+    structure: "Callable[[QuantumCircuit, bytes], bytes | None]" = _untold,
 ) -> tuple[PackedPub, ...]:
     """Pack coerced PUBs; a circuit that stands in several of them is written once.
 
@@ -165,18 +172,31 @@ def pack_pubs(
         Qiskit's ``SamplerPub`` or ``EstimatorPub``.
     seeds
         A seed for each PUB, or None.
+    structure
+        Tells the structure of a circuit, given with its QPY.
     """
-    written: dict[int, bytes] = {}
+    written: dict[int, tuple[bytes, bytes | None]] = {}
     packed = []
     for pub, seed in zip(pubs, seeds, strict=True):
         circuit = pub.circuit
         if id(circuit) not in written:
-            written[id(circuit)] = circuit_to_qpy(circuit)
-        packed.append(_pack_pub(pub, written[id(circuit)], seed))
+            qpy = circuit_to_qpy(_bare(circuit))
+            written[id(circuit)] = qpy, structure(circuit, qpy)
+        packed.append(_pack_pub(pub, *written[id(circuit)], seed))
     return tuple(packed)
 
 
-def _pack_pub(pub: "SamplerPub | EstimatorPub", qpy_data: bytes, seed: int | None) -> PackedPub:
+def _bare(circuit: "QuantumCircuit") -> "QuantumCircuit":
+    # A layout is written in an order that changes, and nobody there needs it; metadata is the
+    # user's own. A shallow copy: the instructions are shared.
+    bare = copy.copy(circuit)
+    bare._layout, bare.metadata = None, {}
+    return bare
+
+
+def _pack_pub(
+    pub: "SamplerPub | EstimatorPub", qpy_data: bytes, structure: bytes | None, seed: int | None
+) -> PackedPub:
     from qiskit.primitives.containers.estimator_pub import EstimatorPub
 
     parameters = None
@@ -192,9 +212,15 @@ def _pack_pub(pub: "SamplerPub | EstimatorPub", qpy_data: bytes, seed: int | Non
             precision=float(pub.precision),
             seed=seed,
             circuits=size,
+            structure=structure,
         )
     return PackedPub(
-        circuit=qpy_data, parameters=parameters, shots=int(pub.shots), seed=seed, circuits=size
+        circuit=qpy_data,
+        parameters=parameters,
+        shots=int(pub.shots),
+        seed=seed,
+        circuits=size,
+        structure=structure,
     )
 
 

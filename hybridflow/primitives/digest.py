@@ -33,12 +33,15 @@ class _Unknown(Exception):
     """The circuit holds something that this module cannot tell exactly."""
 
 
-def circuit_digest(circuit: QuantumCircuit) -> bytes | None:
+def circuit_digest(circuit: QuantumCircuit, *, layout: bool = True) -> bytes | None:
     """Return the digest of a circuit's instructions, registers and global phase.
 
-    Name and metadata of the circuit do not count. None if the circuit cannot be told exactly.
+    Name and metadata of the circuit do not count. None if the circuit cannot be told exactly; one
+    that has been transpiled for a device cannot, unless its `layout` does not count either.
     """
     digest = hashlib.blake2b(digest_size=32)
+    if layout and circuit.layout is not None:
+        return None
     try:
         for part in _circuit_parts(circuit):
             digest.update(len(part).to_bytes(8, "little"))
@@ -49,7 +52,7 @@ def circuit_digest(circuit: QuantumCircuit) -> bytes | None:
 
 
 def _circuit_parts(circuit: QuantumCircuit) -> Iterator[bytes]:
-    if circuit.num_identifiers or circuit.layout is not None:
+    if circuit.num_identifiers:
         raise _Unknown
     yield from _text(circuit.num_qubits, circuit.num_clbits)
     for register in (*circuit.qregs, *circuit.cregs):

@@ -15,6 +15,7 @@ from qiskit.primitives.containers.sampler_pub import SamplerPub
 
 from hybridflow import environment
 from hybridflow.errors import RequestError
+from hybridflow.primitives.structure import structure
 from hybridflow.records import ClientInfo, Primitive, Request
 from hybridflow.tasks import current_task
 from hybridflow.wire import pack_pubs
@@ -55,7 +56,7 @@ def make_request(
         If parameter names do not fit a circuit, or a circuit cannot be written as QPY.
     """
     try:
-        packed = pack_pubs(pubs, _seeds(seed, len(pubs)))
+        packed = pack_pubs(pubs, _seeds(seed, len(pubs)), structure)
     except ValueError as error:
         if isinstance(error, RequestError):
             raise
