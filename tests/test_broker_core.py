@@ -12,8 +12,9 @@ from device import Device, names, request
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hybridflow.broker.batching import shares
+from hybridflow.broker.batching import weight
 from hybridflow.broker.core import Broker
+from hybridflow.broker.merging import merge
 from hybridflow.broker.wake import Wake
 from hybridflow.broker.work import Limits
 from hybridflow.errors import (
@@ -305,8 +306,10 @@ def test_an_exact_backend_takes_precision_zero(open_desk: Any) -> None:
 
 def test_shares_of_an_estimators_cost_go_with_the_inverse_square_of_the_precision() -> None:
     requests = [estimate(b"[]", 0.1), estimate(b"[]", 0.05), estimate(b"[]", 1e-300)]
-    assert shares(requests[:2]) == pytest.approx([0.2, 0.8])
-    assert sum(shares(requests)) == pytest.approx(1)
+    _, cuts = merge(requests[:2], [*map(weight, requests[:2])])
+    assert [cut.share for cut in cuts] == pytest.approx([0.2, 0.8])
+    _, cuts = merge(requests, [*map(weight, requests)])
+    assert sum(cut.share for cut in cuts) == pytest.approx(1)
 
 
 def test_a_full_queue_refuses_and_takes_again(open_desk: Any) -> None:
@@ -396,7 +399,7 @@ def test_a_vendor_that_does_not_answer_is_asked_again(open_desk: Any) -> None:
 def test_a_backend_with_too_few_results_is_said_to_be_wrong(open_desk: Any) -> None:
     desk = open_desk()
     desk.device.result = lambda job_id: ()
-    with pytest.raises(InternalError, match=r"gave 0 results for the 2 PUBs of vendor job job-1"):
+    with pytest.raises(InternalError, match=r"gave 0 results for 2 PUBs of vendor job job-1"):
         desk.submit(request("a", "b")).result(10)
 
 

@@ -1,25 +1,23 @@
-"""From requests to a batch, and from a batch's results back to each request's part. Pure functions.
+"""Which requests a resource takes, and which of them may share a vendor job. Pure functions.
 
 What can be refused without asking the QPU is refused here, before a request waits.
 """
 
 import math
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable
 
 import msgspec
 
 from hybridflow.errors import RequestError, TooLargeError
 from hybridflow.records import (
-    Batch,
     Capabilities,
     PackedPub,
-    PackedResult,
     Primitive,
     Request,
     Resource,
 )
 
-__all__ = ["check", "compatibility", "cut", "merge", "shares"]
+__all__ = ["check", "compatibility", "weight"]
 
 _canonical = msgspec.msgpack.Encoder(order="deterministic")
 
@@ -113,31 +111,9 @@ def compatibility(request: Request, capabilities: Capabilities) -> Hashable:
         ) from error
 
 
-def merge(requests: Sequence[Request]) -> Batch:
-    """Return the PUBs of compatible requests, in order, as one batch."""
-    return Batch(
-        primitive=requests[0].primitive,
-        pubs=tuple(pub for request in requests for pub in request.pubs),
-        options=requests[0].options,
-    )
-
-
-def cut(
-    requests: Sequence[Request], results: Sequence[PackedResult]
-) -> Iterator[tuple[PackedResult, ...]]:
-    """Return each request's part of a batch's results."""
-    begin = 0
-    for request in requests:
-        end = begin + len(request.pubs)
-        yield tuple(results[begin:end])
-        begin = end
-
-
-def shares(requests: Sequence[Request]) -> list[float]:
-    """Return each request's share of a vendor job's cost, by circuits times shots; the sum is 1."""
-    weights = [sum(map(_work, request.pubs)) for request in requests]
-    total = math.fsum(weights)
-    return [weight / total for weight in weights]
+def weight(request: Request) -> float:
+    """Return what a request asks of a device: circuits times shots."""
+    return math.fsum(map(_work, request.pubs))
 
 
 def _work(pub: PackedPub) -> float:

@@ -10,7 +10,8 @@ from concurrent.futures import Future
 from hybridflow.backends.base import Backend
 from hybridflow.broker.batching import check, compatibility
 from hybridflow.broker.dispatch import Dispatcher
-from hybridflow.broker.queue import Deliver, Entry, Queue
+from hybridflow.broker.entry import Deliver, Entry
+from hybridflow.broker.queue import Queue
 from hybridflow.broker.work import Limits
 from hybridflow.errors import BrokerLostError, HybridflowError
 from hybridflow.events import EventLog, event_log
@@ -112,6 +113,10 @@ class Broker:
         wants any more is stopped.
         """
         return self._queue.cancel(entry)
+
+    def set_deadline(self, at: float | None) -> None:
+        """Note that the slot ends at another time (Unix time; None: it has no end)."""
+        self._dispatcher.deadline = at
 
     def drain(self, seconds: float) -> None:
         """Take no more requests, and end when those that are here have, or after `seconds`.

@@ -22,8 +22,9 @@ from concurrent.futures import Future
 from typing import TypeVar
 
 from hybridflow.backends.base import Backend
-from hybridflow.broker.batching import cut, merge, shares
+from hybridflow.broker.batching import weight
 from hybridflow.broker.gather import Gather
+from hybridflow.broker.merging import merge, split
 from hybridflow.broker.queue import Queue
 from hybridflow.broker.work import Limits, VendorJob, Work
 from hybridflow.errors import (
@@ -85,6 +86,8 @@ class Dispatcher:
         The resource's description, or why the backend could not be acquired.
     error
         Why the dispatcher gave up; None while it runs, and when it was asked to end.
+    deadline
+        Unix time at which the slot ends; None: it has no end. It may be set in any thread.
     """
 
     def __init__(
@@ -106,6 +109,7 @@ class Dispatcher:
         self._is_free = self._capabilities.simulator and not self._capabilities.durable_jobs
         self._queue = queue
         self._limits = limits
+        self.deadline = limits.deadline
         self._events = log
         self._on_end = on_end
         self._again: deque[Work] = deque()
@@ -226,9 +230,9 @@ class Dispatcher:
     def _in_time(self, work: Work) -> bool:
         # What cannot end before the slot does goes back to the engine, which has other slots. How
         # long it takes is a guess: the declared fixed cost, or as long as one of the last ones.
-        if self._limits.deadline is None:
+        if self.deadline is None:
             return True
-        left = self._limits.deadline - time.time()
+        left = self.deadline - time.time()
         needed = max(self._run_seconds)
         if needed < left:
             return True
@@ -244,8 +248,9 @@ class Dispatcher:
         )
 
     def _start(self, work: Work) -> None:
-        job = VendorJob(work)
-        batch = merge([entry.request for entry in work.entries])
+        requests = [entry.request for entry in work.entries]
+        batch, cuts = merge(requests, [*map(weight, requests)])
+        job = VendorJob(work, cuts)
         try:
             job.id = self._backend.start(batch, tag=job.tag)
         except BackendLostError as error:
@@ -324,7 +329,7 @@ class Dispatcher:
             return
         try:
             results = self._ask(self._backend.result, job.id)
-            self._check_results(job, results)
+            parts = self._parts(job, results)
         except BackendLostError:
             raise
         except Exception as unreadable:
@@ -332,7 +337,7 @@ class Dispatcher:
             # A device has run it: that is paid for only once.
             self._fail(job, _ours(unreadable), may_repeat=self._is_free)
             return
-        self._deliver(job, results, self._book(job), run_seconds)
+        self._deliver(job, parts, len(results), self._book(job), run_seconds)
 
     def _reason(self, job: VendorJob, status: JobStatus) -> HybridflowError:
         assert job.id is not None
@@ -354,37 +359,41 @@ class Dispatcher:
             vendor_job_id=job.id,
         )
 
-    def _check_results(self, job: VendorJob, results: Sequence[PackedResult]) -> None:
-        pubs = sum(len(entry.request.pubs) for entry in job.work.entries)
-        if len(results) != pubs:
+    def _parts(
+        self, job: VendorJob, results: Sequence[PackedResult]
+    ) -> list[tuple[PackedResult, ...]]:
+        try:
+            return split(job.cuts, results)
+        except InternalError as error:
             raise InternalError(
-                f"the backend of {self._resource.name!r} gave {len(results)} results for the "
-                f"{pubs} PUBs of vendor job {job.id}",
+                f"the backend of {self._resource.name!r} gave {error} of vendor job {job.id}",
                 resource=self._resource.name,
                 vendor_job_id=job.id,
-            )
+            ) from error
 
     def _deliver(
-        self, job: VendorJob, results: Sequence[PackedResult], usage: Usage, run_seconds: float
+        self,
+        job: VendorJob,
+        parts: Sequence[tuple[PackedResult, ...]],
+        pubs: int,
+        usage: Usage,
+        run_seconds: float,
     ) -> None:
         self._gather.ended(run_seconds)
         self._run_seconds.append(max(run_seconds, self._capabilities.fixed_seconds))
         entries = job.work.entries
-        requests = [entry.request for entry in entries]
         assert job.id is not None
-        for entry, part, share in zip(
-            entries, cut(requests, results), shares(requests), strict=True
-        ):
+        for entry, part, cut in zip(entries, parts, job.cuts, strict=True):
             provenance = Provenance(
                 resource=self._resource.name,
                 backend=self._resource.backend,
                 simulator=self._capabilities.simulator,
                 vendor_job_id=job.id,
                 batch_requests=len(entries),
-                batch_pubs=len(results),
+                batch_pubs=pubs,
                 queue_seconds=job.started - entry.arrived,
                 run_seconds=run_seconds,
-                qpu_seconds=share * usage.qpu_seconds,
+                qpu_seconds=cut.share * usage.qpu_seconds,
                 calibration=self._calibration,
             )
             self._gather.served(entry.request.client)

@@ -9,8 +9,8 @@ from typing import Any
 
 from hybridflow.backends import open_backend
 from hybridflow.broker.core import Broker
+from hybridflow.broker.entry import Entry
 from hybridflow.broker.pending import ReplyFuture, copy_of
-from hybridflow.broker.queue import Entry
 from hybridflow.errors import BrokerLostError, HybridflowError
 from hybridflow.qiskit_thread import import_qiskit
 from hybridflow.records import Description, JobState, Request, Resource

@@ -13,8 +13,8 @@
       Cancel, Bye ───────────────────────────►
 
 Each message is one ZeroMQ frame. What the door says to its broker goes through the broker's
-standard input instead (:class:`Start`, then perhaps :class:`Drain`), each with its length in front;
-the broker's first and only line on its standard output is :class:`Ready`.
+standard input instead (:class:`Start`, then perhaps :class:`Deadline` and :class:`Drain`), each
+with its length in front; the broker's first and only line on its standard output is :class:`Ready`.
 """
 
 import struct
@@ -32,6 +32,7 @@ __all__ = [
     "Ask",
     "Bye",
     "Cancel",
+    "Deadline",
     "Drain",
     "Failed",
     "Finished",
@@ -152,6 +153,12 @@ class Drain(_Message, frozen=True):
     seconds: float
 
 
+class Deadline(_Message, frozen=True):
+    """The slot ends at `at` (Unix time; None: never) from now on: its job's limit was changed."""
+
+    at: float | None
+
+
 class Ready(msgspec.Struct, frozen=True):
     """The broker serves; or why it does not."""
 
@@ -160,7 +167,7 @@ class Ready(msgspec.Struct, frozen=True):
 
 FromClient = Hello | Submit | Cancel | Ask | Ack | Bye
 FromBroker = Welcome | Refused | Finished | Failed | Status
-FromDoor = Start | Drain
+FromDoor = Start | Deadline | Drain
 
 _encoder = msgspec.msgpack.Encoder()
 _from_client: msgspec.msgpack.Decoder[FromClient] = msgspec.msgpack.Decoder(FromClient)

@@ -9,8 +9,9 @@ import math
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Hashable, Iterable
 
+from hybridflow.broker.entry import Entry
 from hybridflow.broker.pending import copy_of
 from hybridflow.errors import (
     HybridflowError,
@@ -18,49 +19,9 @@ from hybridflow.errors import (
     ResourceError,
     TooLargeError,
 )
-from hybridflow.records import ClientInfo, JobState, PackedPub, Reply, Request
+from hybridflow.records import ClientInfo, JobState, Reply
 
-__all__ = ["Deliver", "Entry", "Queue", "request_bytes"]
-
-Deliver = Callable[[Reply | HybridflowError], None]
-"""Gets a request's outcome, once, in any thread; it must not block and must not raise."""
-
-
-def _pub_bytes(pub: PackedPub) -> int:
-    return len(pub.circuit) + len(pub.parameters or b"") + len(pub.observables or b"")
-
-
-def request_bytes(request: Request) -> int:
-    """Return how many bytes of payload a request holds in memory."""
-    return sum(map(_pub_bytes, request.pubs))
-
-
-class Entry:
-    """A request on its way through the broker.
-
-    Attributes
-    ----------
-    request
-        The request.
-    group
-        Requests of equal group may share a vendor job.
-    size
-        Bytes of payload.
-    arrived
-        When it came in (``time.monotonic``).
-    state
-        Its state; only the queue changes it.
-    """
-
-    __slots__ = ("arrived", "deliver", "group", "request", "size", "state")
-
-    def __init__(self, request: Request, group: Hashable, deliver: Deliver) -> None:
-        self.request = request
-        self.group = group
-        self.deliver = deliver
-        self.size = request_bytes(request)
-        self.arrived = time.monotonic()
-        self.state = JobState.QUEUED
+__all__ = ["Queue"]
 
 
 class Queue:

@@ -23,12 +23,14 @@ import zmq
 
 from hybridflow.broker import protocol
 from hybridflow.broker.core import Broker
+from hybridflow.broker.entry import Entry
 from hybridflow.broker.protocol import (
     MAX_MESSAGE_BYTES,
     Ack,
     Ask,
     Bye,
     Cancel,
+    Deadline,
     Drain,
     Failed,
     Finished,
@@ -38,7 +40,6 @@ from hybridflow.broker.protocol import (
     Submit,
     Welcome,
 )
-from hybridflow.broker.queue import Entry
 from hybridflow.broker.wake import Wake
 from hybridflow.errors import (
     ErrorRecord,
@@ -107,6 +108,7 @@ class Server:
         self._kept_bytes = kept_bytes
         self._wake = Wake()
         self._orders: deque[float] = deque()
+        self._deadlines: deque[float | None] = deque()
         self._ended = False
         self._clients: dict[bytes, _Client] = {}
         self._watched: dict[int, bytes] = {}
@@ -181,6 +183,8 @@ class Server:
                 else:
                     self._look_after_processes()
             self._send_outcomes()
+            while self._deadlines:
+                self._broker.set_deadline(self._deadlines.popleft())
             while self._orders:
                 self._broker.drain(self._orders.popleft())
 
@@ -367,6 +371,8 @@ class Server:
         for order in protocol.frames(self._buffer):
             if isinstance(order, Drain):
                 self.drain(order.seconds)
+            elif isinstance(order, Deadline):
+                self._deadlines.append(order.at)
 
 
 def _encode(request_id: str, outcome: Reply | HybridflowError) -> bytes:

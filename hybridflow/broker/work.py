@@ -5,7 +5,8 @@ import uuid
 
 import msgspec
 
-from hybridflow.broker.queue import Entry
+from hybridflow.broker.entry import Entry
+from hybridflow.broker.merging import Cut
 
 __all__ = ["Limits", "VendorJob", "Work"]
 
@@ -65,14 +66,29 @@ class Work:
 
 
 class VendorJob:
-    """Work that was given to the backend; `id` is None while the vendor's id is not known."""
+    """Work that was given to the backend.
 
-    __slots__ = ("id", "started", "stopped", "tag", "work")
+    Attributes
+    ----------
+    work
+        Its requests; none, if an earlier broker has started it.
+    cuts
+        Each request's part of it.
+    tag
+        What it can be found by, where the vendor can.
+    id
+        The vendor's id; None while it is not known.
+    """
 
-    def __init__(self, work: Work) -> None:
+    __slots__ = ("cuts", "id", "started", "stopped", "tag", "work")
+
+    def __init__(
+        self, work: Work, cuts: tuple[Cut, ...], *, tag: str = "", id: str | None = None
+    ) -> None:
         self.work = work
-        self.tag = uuid.uuid4().hex
-        self.id: str | None = None
+        self.cuts = cuts
+        self.tag = tag or uuid.uuid4().hex
+        self.id = id
         self.started = time.monotonic()
         self.stopped = False
 
