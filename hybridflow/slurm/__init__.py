@@ -2,6 +2,14 @@
 
 from hybridflow.component import Component
 from hybridflow.slurm.allocation import Allocation, current_allocation
+from hybridflow.slurm.block_jobs import BlockJobs
+from hybridflow.slurm.blocks import (
+    blocks_here,
+    classical_block,
+    coscheduled_block,
+    driver_address,
+    quantum_block,
+)
 from hybridflow.slurm.coscheduled import coscheduled_job
 from hybridflow.slurm.jobs import Job
 from hybridflow.slurm.qpus import Claim, QpuState, qpu_states
@@ -12,6 +20,7 @@ from hybridflow.slurm.usage import BookedTime, SlotUsage, booked_times, slot_usa
 
 __all__ = [
     "Allocation",
+    "BlockJobs",
     "BookedTime",
     "Claim",
     "Component",
@@ -22,12 +31,17 @@ __all__ = [
     "SlurmState",
     "Watch",
     "all_jobs",
+    "blocks_here",
     "booked_times",
     "cancel",
     "check_completed",
+    "classical_block",
+    "coscheduled_block",
     "coscheduled_job",
     "current_allocation",
+    "driver_address",
     "qpu_states",
+    "quantum_block",
     "script",
     "slot_usage",
     "submit",

@@ -1,8 +1,9 @@
-"""The heterogeneous job that this process runs in: where its classical workers can be started.
+"""The job that this process runs in: on which nodes its classical workers can be started.
 
-``hybridflow submit`` makes such jobs: component 0 holds the QPU slot and runs the workflow, and
-component 1 has the classical nodes. The engines ask :func:`current_allocation` and start their
-classical workers there, with the command lines that :meth:`Allocation.srun` returns.
+``hybridflow submit`` makes heterogeneous jobs: component 0 holds the QPU slot and runs the
+workflow, and component 1 has the classical nodes. The engines ask :func:`current_allocation` and
+start their classical workers there, with the command lines that :meth:`Allocation.srun` returns. A
+classical block is a job of one component: ``launcher.py`` asks :func:`whole_job`.
 """
 
 import os
@@ -15,14 +16,14 @@ from hybridflow.errors import SlurmError
 from hybridflow.records import Record
 from hybridflow.slurm.commands import run_slurm
 
-__all__ = ["Allocation", "current_allocation"]
+__all__ = ["Allocation", "current_allocation", "way_to", "whole_job"]
 
 _GROUP = 1
 _ANY_PORT = 9
 
 
 class Allocation(Record, frozen=True, kw_only=True):
-    """The classical nodes of the job that this process runs in: its component 1.
+    """The classical nodes of the job that this process runs in.
 
     Attributes
     ----------
@@ -34,12 +35,15 @@ class Allocation(Record, frozen=True, kw_only=True):
         How many there are.
     cpus
         CPUs that the job has on each of them, at least.
+    component
+        Which component of a heterogeneous job they are; None: a whole job.
     """
 
     job: str
     node_list: str
     nodes: int
     cpus: int
+    component: int | None = _GROUP
 
     def srun(self, nodes: int | None = None, *, first: int = 0) -> list[str]:
         """Return the command line that runs what is appended to it, once a node.
@@ -54,7 +58,7 @@ class Allocation(Record, frozen=True, kw_only=True):
         count = self.nodes if nodes is None else nodes
         return [
             "srun",
-            f"--het-group={_GROUP}",
+            *([] if self.component is None else [f"--het-group={self.component}"]),
             f"--nodes={count}",
             f"--ntasks={count}",
             *([f"--relative={first}"] if first else []),
@@ -84,10 +88,17 @@ class Allocation(Record, frozen=True, kw_only=True):
         found = re.search(r"\bNodeAddr=(\S+)", text)
         if found is None:
             raise SlurmError(f"Slurm does not tell the address of the nodes {self.node_list}")
-        return _way_to(found[1])
+        return way_to(found[1])
 
 
-def _way_to(host: str) -> str:
+def way_to(host: str) -> str:
+    """Return the address of this machine by which a node can reach it.
+
+    Raises
+    ------
+    SlurmError
+        If the node cannot be reached.
+    """
     # The network that leads there has our address; connecting a datagram's socket sends nothing.
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
@@ -95,7 +106,7 @@ def _way_to(host: str) -> str:
             return str(probe.getsockname()[0])
     except OSError as error:
         raise SlurmError(
-            f"the classical node {host} cannot be reached from this one: {error}", transient=True
+            f"the node {host} cannot be reached from this machine: {error}", transient=True
         ) from error
 
 
@@ -115,6 +126,19 @@ def current_allocation(environ: Mapping[str, str] = os.environ) -> Allocation | 
         node_list=environ[f"SLURM_JOB_NODELIST_HET_GROUP_{_GROUP}"],
         nodes=int(nodes),
         cpus=_fewest(environ[f"SLURM_JOB_CPUS_PER_NODE_HET_GROUP_{_GROUP}"]),
+    )
+
+
+def whole_job(environ: Mapping[str, str] = os.environ) -> Allocation | None:
+    """Return the nodes of the job of one component that this process runs in; None elsewhere."""
+    if environment.SLURM_JOB not in environ or environment.HET_SIZE in environ:
+        return None
+    return Allocation(
+        job=environ[environment.SLURM_JOB],
+        node_list=environ["SLURM_JOB_NODELIST"],
+        nodes=int(environ["SLURM_JOB_NUM_NODES"]),
+        cpus=_fewest(environ["SLURM_JOB_CPUS_PER_NODE"]),
+        component=None,
     )
 
 

@@ -9,7 +9,7 @@ from hybridflow.errors import InputError, SiteError
 from hybridflow.site import Site, Slurm
 from hybridflow.slurm.jobs import Job
 
-__all__ = ["coscheduled_job"]
+__all__ = ["coscheduled_job", "slurm_of"]
 
 
 def coscheduled_job(
@@ -53,7 +53,7 @@ def coscheduled_job(
     InputError
         If a value is not possible.
     """
-    slurm = _slurm_of(site)
+    slurm = slurm_of(site)
     chosen = site.resource(resource)
     if nodes is not None and nodes < 0:
         raise InputError(f"the number of classical nodes must be at least 0, not {nodes}")
@@ -73,7 +73,14 @@ def coscheduled_job(
     )
 
 
-def _slurm_of(site: Site) -> Slurm:
+def slurm_of(site: Site) -> Slurm:
+    """Return what a site says about Slurm.
+
+    Raises
+    ------
+    SiteError
+        If it says nothing.
+    """
     if site.slurm is None:
         raise SiteError(
             f"site {site.name!r} ({site.path or 'built in'}) does not say what to ask Slurm for: "

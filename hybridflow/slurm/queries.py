@@ -263,6 +263,11 @@ class Watch:
         self._jobs = list(jobs)
         self._seen: dict[str, JobInfo] = {}
 
+    def add(self, job: str) -> None:
+        """Watch another job, too, and look soon."""
+        self._jobs.append(job)
+        self.interval_seconds = FIRST_SECONDS
+
     def look(self) -> dict[str, JobInfo]:
         """Ask Slurm, and return the state of each job.
 
