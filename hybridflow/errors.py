@@ -9,6 +9,7 @@ Each class answers the question *who must act?*::
     │   ├── RequestError (ValueError)        a PUB, its shots or its options cannot be run
     │   │   ├── CircuitError                     not ISA, unbound, or nothing is measured
     │   │   └── TooLargeError                    over a limit of the resource or the memory
+    │   ├── BudgetError (RuntimeError)       the run may not use so many QPU seconds
     │   ├── NoSlotError (RuntimeError)       there is no QPU slot where one is needed
     │   ├── TaskError (RuntimeError)         a task was misrouted, or ended strangely
     │   │   ├── UnmarkedTaskError (TypeError)    a function without the quantum mark
@@ -20,8 +21,11 @@ Each class answers the question *who must act?*::
     │   ├── VendorJobError                   a vendor job failed; carries the vendor's text
     │   ├── RequestCancelledError            the request was cancelled
     │   ├── AcquireError                     the slot's backend could not be acquired
+    │   ├── QueueFullError                   the broker has no room for a request now
     │   ├── DeadlineError                    the slot ends before a vendor job could
     │   ├── BackendLostError                 the backend's process or connection died
+    │   │   └── UncertainError                   … while a job started: it may be paid for
+    │   ├── LedgerError                      a run's ledger cannot be written or read
     │   ├── ClusterError                     a local Slurm cluster did not come up, or failed
     │   ├── WorkerLostError (BrokenExecutor) the worker process of a task died
     │   ├── BrokerLostError (ConnectionError) the broker died, and stayed dead
@@ -43,6 +47,7 @@ __all__ = [
     "AcquireError",
     "BackendLostError",
     "BrokerLostError",
+    "BudgetError",
     "CircuitError",
     "ClusterError",
     "DeadlineError",
@@ -52,9 +57,11 @@ __all__ = [
     "InternalError",
     "JobFailedError",
     "JobRefusedError",
+    "LedgerError",
     "MissingExtraError",
     "MissingProgramError",
     "NoSlotError",
+    "QueueFullError",
     "RequestCancelledError",
     "RequestError",
     "ResourceError",
@@ -63,6 +70,7 @@ __all__ = [
     "TaskError",
     "TaskExitError",
     "TooLargeError",
+    "UncertainError",
     "UnmarkedTaskError",
     "UserError",
     "VendorJobError",
@@ -138,6 +146,10 @@ class TooLargeError(RequestError):
     """A request is over a limit of the resource, or would not fit into memory."""
 
 
+class BudgetError(UserError, RuntimeError):
+    """The run's budget of QPU seconds would be passed: nothing was sent. Give it more, or less."""
+
+
 class NoSlotError(UserError, RuntimeError):
     """There is no QPU slot here, and a simulation in its place would be a lie."""
 
@@ -178,6 +190,12 @@ class AcquireError(ResourceError):
     """The backend of a slot could not be acquired."""
 
 
+class QueueFullError(ResourceError):
+    """The broker has no room for a request now; those that are under way will make some."""
+
+    default_transient = True
+
+
 class DeadlineError(ResourceError):
     """The Slurm job ends before a vendor job could: nothing was started; try in another slot."""
 
@@ -190,8 +208,20 @@ class BackendLostError(ResourceError):
     default_transient = True
 
 
+class UncertainError(BackendLostError):
+    """A vendor job's id was lost: whether it runs, and is paid for, cannot be looked up."""
+
+    default_transient = False
+
+
 class BrokerLostError(ResourceError, ConnectionError):
     """The broker died, or was stopped, and did not come back in time."""
+
+    default_transient = True
+
+
+class LedgerError(ResourceError):
+    """A run's ledger cannot be written or read; nothing is paid for that it cannot record."""
 
     default_transient = True
 

@@ -244,17 +244,38 @@ class PackedResult(Record, frozen=True, kw_only=True):
 
 
 class ClientInfo(Record, frozen=True, kw_only=True):
-    """Who asks: kept in the protocol for fairness and accounting."""
+    """Who asks: kept in the protocol for fairness and accounting.
+
+    Attributes
+    ----------
+    user, workflow, task
+        Whose request it is: names of the user, the run's folder, the engine's id of the task.
+    host, pid
+        The process.
+    weight
+        The workflow's share of the device, in proportion to those of others.
+    """
 
     user: str = ""
     workflow: str = ""
     task: str = ""
     host: str = ""
     pid: int = 0
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 1e-3 <= self.weight <= 1e3:
+            raise ValueError(f"`weight` must be between 0.001 and 1000, not {self.weight}")
 
 
 class Request(Record, frozen=True, kw_only=True):
-    """One call of a primitive: a list of PUBs with options."""
+    """One call of a primitive: a list of PUBs with options.
+
+    Attributes
+    ----------
+    priority
+        Before which other requests of its workflow it goes; from -10 to 10.
+    """
 
     id: str
     primitive: Primitive
@@ -262,6 +283,11 @@ class Request(Record, frozen=True, kw_only=True):
     options: dict[str, Any] = {}
     client: ClientInfo = ClientInfo()
     key: str | None = None
+    priority: int = 0
+
+    def __post_init__(self) -> None:
+        if not -10 <= self.priority <= 10:
+            raise ValueError(f"`priority` must be from -10 to 10, not {self.priority}")
 
 
 class Batch(Record, frozen=True, kw_only=True):

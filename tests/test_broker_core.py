@@ -12,8 +12,8 @@ from device import Device, names, request
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hybridflow.broker.batching import weight
 from hybridflow.broker.core import Broker
+from hybridflow.broker.estimate import work_of
 from hybridflow.broker.merging import merge
 from hybridflow.broker.wake import Wake
 from hybridflow.broker.work import Limits
@@ -40,6 +40,7 @@ from hybridflow.events import (
 )
 from hybridflow.records import (
     Batch,
+    Capabilities,
     ClientInfo,
     JobState,
     JobStatus,
@@ -306,9 +307,10 @@ def test_an_exact_backend_takes_precision_zero(open_desk: Any) -> None:
 
 def test_shares_of_an_estimators_cost_go_with_the_inverse_square_of_the_precision() -> None:
     requests = [estimate(b"[]", 0.1), estimate(b"[]", 0.05), estimate(b"[]", 1e-300)]
-    _, cuts = merge(requests[:2], [*map(weight, requests[:2])])
+    works = [work_of(one, Capabilities()) for one in requests]
+    _, cuts = merge(requests[:2], works[:2])
     assert [cut.share for cut in cuts] == pytest.approx([0.2, 0.8])
-    _, cuts = merge(requests, [*map(weight, requests)])
+    _, cuts = merge(requests, works)
     assert sum(cut.share for cut in cuts) == pytest.approx(1)
 
 

@@ -17,7 +17,7 @@ from hybridflow.records import (
     Resource,
 )
 
-__all__ = ["check", "compatibility", "weight"]
+__all__ = ["check", "compatibility"]
 
 _canonical = msgspec.msgpack.Encoder(order="deterministic")
 
@@ -90,9 +90,9 @@ def _check_estimator(pub: PackedPub, where: str, name: str, capabilities: Capabi
 
 
 def compatibility(request: Request, capabilities: Capabilities) -> Hashable:
-    """Return a key: requests of equal keys may share a vendor job.
+    """Return a key: requests of equal keys may share a vendor job; None: it stands alone.
 
-    A request with a seed stands alone where the backend cannot promise that it gives the same
+    A request with a seed does where the backend cannot promise that it gives the same
     counts wherever it stands.
 
     Raises
@@ -102,21 +102,10 @@ def compatibility(request: Request, capabilities: Capabilities) -> Hashable:
     """
     seeded = any(pub.seed is not None for pub in request.pubs)
     if seeded and not capabilities.seeds:
-        return object()
+        return None
     try:
         return request.primitive, _canonical.encode(request.options)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise RequestError(
             f"the options of request {request.id} are not plain values: {error}"
         ) from error
-
-
-def weight(request: Request) -> float:
-    """Return what a request asks of a device: circuits times shots."""
-    return math.fsum(map(_work, request.pubs))
-
-
-def _work(pub: PackedPub) -> float:
-    # An estimator says a precision: its shots go with the inverse square.
-    shots = pub.shots or (1 / max(pub.precision, 1e-9) ** 2 if pub.precision else 1)
-    return pub.circuits * max(1.0, shots)

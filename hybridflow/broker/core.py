@@ -11,11 +11,13 @@ from hybridflow.backends.base import Backend
 from hybridflow.broker.batching import check, compatibility
 from hybridflow.broker.dispatch import Dispatcher
 from hybridflow.broker.entry import Deliver, Entry
+from hybridflow.broker.estimate import work_of
+from hybridflow.broker.journal import Journal, NoJournal
 from hybridflow.broker.queue import Queue
 from hybridflow.broker.work import Limits
 from hybridflow.errors import BrokerLostError, HybridflowError
 from hybridflow.events import EventLog, event_log
-from hybridflow.records import Description, Request, Resource
+from hybridflow.records import ClientInfo, Description, Request, Resource
 
 __all__ = ["Broker"]
 
@@ -35,6 +37,8 @@ class Broker:
         Its backend; from :meth:`start` on it belongs to the broker's own thread.
     limits
         Bounds.
+    journal
+        The run's record; nothing is recorded if not given.
     log
         Where events go; the run's log if not given.
     on_end
@@ -47,15 +51,17 @@ class Broker:
         backend: Backend,
         *,
         limits: Limits | None = None,
+        journal: Journal | None = None,
         log: EventLog | None = None,
         on_end: Callable[[], None] = _nobody,
     ) -> None:
         limits = limits or Limits()
         self._resource = resource
         self._capabilities = backend.capabilities
+        self._journal: Journal = journal or NoJournal()
         self._queue = Queue(resource.name, limits.queue_bytes)
         self._dispatcher = Dispatcher(
-            resource, backend, self._queue, limits, log or event_log(), on_end
+            resource, backend, self._queue, limits, self._journal, log or event_log(), on_end
         )
         self._thread = threading.Thread(
             target=self._dispatcher.run, name=f"hybridflow-broker-{resource.name}", daemon=True
@@ -102,7 +108,8 @@ class Broker:
             If the queue is full, or the broker stops (transient).
         """
         check(request, self._resource, self._capabilities)
-        entry = Entry(request, compatibility(request, self._capabilities), deliver)
+        group = compatibility(request, self._capabilities)
+        entry = Entry(request, group, deliver, work_of(request, self._capabilities))
         self._queue.put(entry)
         return entry
 
@@ -114,9 +121,25 @@ class Broker:
         """
         return self._queue.cancel(entry)
 
+    def abandon(self, entry: Entry) -> None:
+        """Note that the process that made a request has died.
+
+        Where results are kept for the next equal request, a vendor job that has the request goes
+        on; or else it is cancelled.
+        """
+        if self._journal.keeps:
+            self._queue.abandon(entry)
+        else:
+            self._queue.cancel(entry)
+
+    def part(self, client: ClientInfo) -> None:
+        """Note that a process has died: what it was given was perhaps for nothing."""
+        self._queue.part(client)
+
     def set_deadline(self, at: float | None) -> None:
         """Note that the slot ends at another time (Unix time; None: it has no end)."""
-        self._dispatcher.deadline = at
+        self._dispatcher.allowance.deadline = at
+        self._queue.stir()
 
     def drain(self, seconds: float) -> None:
         """Take no more requests, and end when those that are here have, or after `seconds`.

@@ -1,67 +1,59 @@
-"""The one thread that owns the backend: batches out of the queue, vendor jobs, results back.
+"""The one thread that owns the backend: batches out, vendor jobs, results back.
 
 ::
 
-    queue ──take──► work ──start──► vendor jobs in flight ──status──► result ──cut──► each request
-                      ▲                     │
-                      │                     ├── failed for good: the halves, until the guilty
-                      └──── again ◄─────────┘   request stands alone and gets the vendor's reason
-                                            └── backend lost: a simulator runs the work once more;
-                                                a device is never paid twice in silence
+    queue ──► intake ──► fair order ──► work ──start──► vendor jobs in flight ──► result ──► cut
+                 │           ▲            ▲                    │                              │
+              journal        │            └──── recovery ◄─────┘  failed, refused, lost       │
+                 └───────────┴────────────────────── outcomes ◄───────────────────────────────┘
 
-A backend's handle may not be shared, so everything that touches it happens here.
+A backend's handle may not be shared, so everything that touches it happens here. Who goes next is
+decided in ``fair.py``, how much may go in ``allowance.py``, whether a lane is free in ``lanes.py``,
+what becomes of a failure in ``recovery.py``; who is told of it in ``outcomes.py``.
 """
 
 import logging
 import math
 import time
 import uuid
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import TypeVar
+from typing import NamedTuple
 
 from hybridflow.backends.base import Backend
-from hybridflow.broker.batching import weight
+from hybridflow.broker.allowance import Allowance
+from hybridflow.broker.fair import FairOrder, Room
 from hybridflow.broker.gather import Gather
+from hybridflow.broker.intake import Intake
+from hybridflow.broker.journal import Journal, LeftBehind
+from hybridflow.broker.lanes import Lanes, is_free
 from hybridflow.broker.merging import merge, split
+from hybridflow.broker.outcomes import Outcomes
 from hybridflow.broker.queue import Queue
+from hybridflow.broker.recovery import Recovery
+from hybridflow.broker.vendor import Vendor, ours
 from hybridflow.broker.work import Limits, VendorJob, Work
 from hybridflow.errors import (
     BackendLostError,
     BrokerLostError,
-    DeadlineError,
-    ErrorRecord,
     HybridflowError,
     InternalError,
     ResourceError,
     VendorJobError,
 )
-from hybridflow.events import (
-    BrokerStarted,
-    BrokerStopped,
-    EventLog,
-    VendorJobEnded,
-    VendorJobStarted,
-)
+from hybridflow.events import BrokerStarted, BrokerStopped, EventLog
 from hybridflow.records import (
     Capabilities,
     Description,
     JobState,
     JobStatus,
     PackedResult,
-    Provenance,
-    Reply,
     Resource,
-    Usage,
 )
 
 __all__ = ["Dispatcher"]
 
 _log = logging.getLogger(__name__)
-_T = TypeVar("_T")
-_REMEMBERED = 5
-_LONGEST_PAUSE = 5.0
 
 
 class Dispatcher:
@@ -75,6 +67,8 @@ class Dispatcher:
         Where requests come from; it is closed and emptied when the dispatcher ends.
     limits
         Bounds.
+    journal
+        The run's record.
     log
         Where events go.
     on_end
@@ -86,8 +80,8 @@ class Dispatcher:
         The resource's description, or why the backend could not be acquired.
     error
         Why the dispatcher gave up; None while it runs, and when it was asked to end.
-    deadline
-        Unix time at which the slot ends; None: it has no end. It may be set in any thread.
+    allowance
+        How much may be started; its deadline may be set in any thread.
     """
 
     def __init__(
@@ -96,6 +90,7 @@ class Dispatcher:
         backend: Backend,
         queue: Queue,
         limits: Limits,
+        journal: Journal,
         log: EventLog,
         on_end: Callable[[], None],
     ) -> None:
@@ -104,21 +99,46 @@ class Dispatcher:
         self._resource = resource
         self._backend = backend
         self._capabilities: Capabilities = backend.capabilities
-        self._lanes = max(1, min(self._capabilities.lanes, resource.max_in_flight))
-        # To run work again costs nothing: its job has died with the backend, and nobody bills it.
-        self._is_free = self._capabilities.simulator and not self._capabilities.durable_jobs
+        self._is_free = is_free(self._capabilities)
         self._queue = queue
         self._limits = limits
-        self.deadline = limits.deadline
+        self._journal = journal
         self._events = log
         self._on_end = on_end
-        self._again: deque[Work] = deque()
-        self._running: list[VendorJob] = []
-        self._calibration = ""
-        self._gather = Gather(self._capabilities.fixed_seconds)
-        self._run_seconds = deque([self._capabilities.fixed_seconds], maxlen=_REMEMBERED)
-        self._held = 0
-        self._hold_seconds = 0.0
+        self._hold = 0.0
+        self._assemble()
+
+    def _assemble(self) -> None:
+        resource, capabilities, limits = self._resource, self._capabilities, self._limits
+        self._gather = Gather(capabilities.fixed_seconds)
+        self._lanes = Lanes(resource, capabilities)
+        self._vendor = Vendor(resource.name, self._backend, self._queue, limits)
+        self.allowance = Allowance(resource, capabilities, limits, self._journal)
+        self._order = FairOrder(
+            self.allowance.device, ahead=resource.batch_seconds, ageing=limits.ageing_seconds
+        )
+        self._outcomes = Outcomes(
+            resource,
+            capabilities,
+            queue=self._queue,
+            journal=self._journal,
+            gather=self._gather,
+            allowance=self.allowance,
+            vendor=self._vendor,
+            log=self._events,
+        )
+        self._intake = Intake(self._queue, self._journal, self._order, self._outcomes)
+        self._recovery = Recovery(
+            resource,
+            capabilities,
+            limits,
+            vendor=self._vendor,
+            journal=self._journal,
+            lanes=self._lanes,
+            outcomes=self._outcomes,
+            intake=self._intake,
+            finished=self._finished,
+        )
 
     # -- life ----------------------------------------------------------------------------------
 
@@ -132,8 +152,8 @@ class Dispatcher:
             description = self._open()
             self._events.emit(started)
         except BaseException as error:
-            self._queue.close(_ours(error), 0)
-            self._release()
+            self._queue.close(ours(error), 0)
+            self._vendor.release()
             self.ready.set_exception(error)
             return
         self.ready.set_result(description)
@@ -142,7 +162,7 @@ class Dispatcher:
         except BaseException as error:
             if not isinstance(error, HybridflowError):
                 _log.exception("the broker of %r failed", self._resource.name)
-            self.error = _ours(error)
+            self.error = ours(error)
         self._close(self.error or self._stopped_error())
         reason = str(self.error or "")
         self._events.emit(BrokerStopped(resource=self._resource.name, broker=broker, reason=reason))
@@ -151,7 +171,9 @@ class Dispatcher:
     def _open(self) -> Description:
         self._backend.acquire()
         target = self._backend.target()
-        self._calibration = target.calibration
+        self._outcomes.calibration = target.calibration
+        for left in self._journal.left_behind():
+            self._adopt(left)
         return Description(
             resource=self._resource.name,
             backend=self._resource.backend,
@@ -159,15 +181,30 @@ class Dispatcher:
             target=target,
         )
 
+    def _adopt(self, left: LeftBehind) -> None:
+        # A vendor job of a broker that has ended: paid for, perhaps, and wanted by the run.
+        job = VendorJob(Work([]), left.cuts, tag=left.tag, id=left.id)
+        if job.id is None and not self._capabilities.tags:
+            self._journal.uncertain(job)
+            return
+        job.id = job.id or self._vendor.find(left.tag)
+        if job.id is None:
+            never = VendorJobError(f"{self._resource.name!r} knows no vendor job {left.tag}")
+            self._outcomes.void(job, never)
+            return
+        self._lanes.running.append(job)
+        self._outcomes.started(job)
+
     def _serve(self) -> None:
         while not self._finished():
+            self._intake.turn()
             self._fill_lanes()
             self._watch()
 
     def _finished(self) -> bool:
         if not self._queue.closed:
             return False
-        return self._queue.overdue or not (self._running or self._again or len(self._queue))
+        return self._queue.overdue or not (self._lanes.running or not self._queue.empty)
 
     def _stopped_error(self) -> HybridflowError:
         return BrokerLostError(
@@ -178,166 +215,136 @@ class Dispatcher:
 
     def _close(self, error: HybridflowError) -> None:
         self._queue.close(error, 0)
-        for job in self._running:
-            self._stop(job)
-            self._book(job, str(error))
+        self._intake.turn()
+        for job in self._lanes.running:
+            self._vendor.stop(job)
+            self._outcomes.book(job, str(error))
         self._queue.fail_all(error)
-        self._release()
-
-    def _release(self) -> None:
-        try:
-            self._backend.release()
-        except Exception:
-            # Nobody is left who could act on it; the slot ends with this process anyway.
-            _log.exception("the backend of %r could not be released", self._resource.name)
+        self._vendor.release()
 
     # -- out: batches --------------------------------------------------------------------------
 
     def _fill_lanes(self) -> None:
-        # Here an order other than first come, first served has its place.
-        self._held, self._hold_seconds = 0, 0.0
-        while self._lane_free() and not self._queue.overdue:
-            if self._hold_back():
+        while not self._queue.overdue:
+            self._hold = self._lanes.refusals.rest
+            room = self.allowance.room(self._lanes.running)
+            full = self._order.fills(room)
+            if self._hold or not self._lanes.free(full=full):
                 return
-            work = self._next_work()
+            self._hold = 0.0 if full else self._time_to_gather()
+            work = None if self._hold else self._next_work(room)
             if work is None:
                 return
-            if self._in_time(work):
+            refusal = self.allowance.refusal(work.load, self._lanes.running)
+            if refusal is not None:
+                self._outcomes.fail(work.entries, refusal)
+            elif work.entries:
                 self._start(work)
 
-    def _hold_back(self) -> bool:
-        if self._again or self._queue.closed:
-            return False
-        clients = self._queue.clients()
-        self._held, self._hold_seconds = len(clients), self._gather.rest(clients)
-        return self._hold_seconds > 0
+    def _time_to_gather(self) -> float:
+        if self._lanes.again or self._queue.closed or not len(self._order):
+            return 0.0
+        return self._gather.rest(self._order.clients())
 
-    def _lane_free(self) -> bool:
-        # Work under which a simulator was lost runs alone: when that happens again, it is guilty.
-        suspects = [job.work for job in self._running] + list(self._again)[:1]
-        alone = self._is_free and any(work.losses for work in suspects)
-        return len(self._running) < (1 if alone else self._lanes)
-
-    def _next_work(self) -> Work | None:
-        while self._again:
-            work = self._again.popleft()
-            work.entries = work.wanted
-            if work.entries:
-                return work
-        taken = self._queue.take(self._capabilities.max_pubs, self._limits.batch_bytes)
-        return Work(taken) if taken else None
-
-    def _in_time(self, work: Work) -> bool:
-        # What cannot end before the slot does goes back to the engine, which has other slots. How
-        # long it takes is a guess: the declared fixed cost, or as long as one of the last ones.
-        if self.deadline is None:
-            return True
-        left = self.deadline - time.time()
-        needed = max(self._run_seconds)
-        if needed < left:
-            return True
-        self._queue.fail(work.entries, self._too_late(needed, left))
-        return False
-
-    def _too_late(self, needed: float, left: float) -> DeadlineError:
-        return DeadlineError(
-            f"the slot of {self._resource.name!r} ends in {max(0.0, left):.0f} s, a vendor job "
-            f"may take {needed:.0f} s: nothing was started; try again in another slot, or ask "
-            "for a longer time limit",
-            resource=self._resource.name,
-        )
+    def _next_work(self, room: Room) -> Work | None:
+        work = self._lanes.next_again()
+        if work is not None:
+            return work
+        taken = self._order.take(room)
+        return Work(self._queue.run(taken)) if taken else None
 
     def _start(self, work: Work) -> None:
         requests = [entry.request for entry in work.entries]
-        batch, cuts = merge(requests, [*map(weight, requests)])
+        batch, cuts = merge(requests, [entry.work for entry in work.entries])
         job = VendorJob(work, cuts)
+        try:
+            self._journal.intend(job)
+        except HybridflowError as error:
+            self._outcomes.fail(work.entries, error)
+            return
         try:
             job.id = self._backend.start(batch, tag=job.tag)
         except BackendLostError as error:
-            self._recover(error, [job])
-            return
+            self._recovery.lost(error, starting=job)
         except Exception as error:
-            self._fail(job, _ours(error), may_repeat=True)
-            return
-        self._running.append(job)
-        self._gather.left(entry.request.client for entry in work.entries)
-        self._events.emit(
-            VendorJobStarted(
-                resource=self._resource.name,
-                vendor_job_id=job.id,
-                requests=len(work.entries),
-                pubs=len(batch.pubs),
-                tasks=tuple(sorted({entry.request.client.task for entry in work.entries} - {""})),
-            )
-        )
+            self._recovery.refused(job, ours(error))
+        else:
+            self._lanes.refusals.succeeded()
+            self._lanes.running.append(job)
+            self._outcomes.started(job)
 
     # -- back: results -------------------------------------------------------------------------
 
     def _watch(self) -> None:
-        if not self._running:
+        running = self._lanes.running
+        if not running:
             self._wait(math.inf)
             return
         began, patience = time.monotonic(), self._patience()
         ended = False
-        for job in list(self._running):
-            if not job.stopped and not job.work.wanted:
-                self._stop(job)
+        for job in list(running):
             try:
-                status = self._ask(self._status, job, patience / len(self._running))
-                if status.state.final:
-                    self._running.remove(job)
-                    ended = True
-                    self._end(job, status)
+                ended |= self._look(job, patience / len(running))
             except BackendLostError as error:
-                self._recover(error, [] if job in self._running else [job])
-                return
-            except Exception as error:
-                if job in self._running:
-                    self._running.remove(job)
-                self._book(job, str(error))
-                self._fail(job, _ours(error), may_repeat=self._is_free)
+                self._recovery.lost(error)
                 return
         if not ended:
             # The backend may have answered at once.
             self._wait(patience - (time.monotonic() - began))
 
     def _wait(self, seconds: float) -> None:
-        if self._hold_seconds > 0:
-            self._queue.wait(min(seconds, self._hold_seconds), more_than=self._held)
+        if self._hold:
+            self._queue.wait(min(seconds, self._hold), arrivals=not self._lanes.refusals.rest)
         else:
-            self._queue.wait(seconds, more_than=0 if self._lane_free() else None)
+            self._queue.wait(seconds, arrivals=self._lanes.free(full=False))
 
     def _patience(self) -> float:
         least, most = self._limits.poll_seconds
-        return min(most, max(least, 0.02 * min(job.age for job in self._running)))
+        return min(most, max(least, 0.02 * min(job.age for job in self._lanes.running)))
 
-    def _status(self, job: VendorJob, wait: float) -> JobStatus:
-        assert job.id is not None
-        return self._backend.status(job.id, wait=wait)
+    def _look(self, job: VendorJob, wait: float) -> bool:
+        # Whether it has ended.
+        if job.unwanted and not job.stopped:
+            self._vendor.stop(job)
+        outcome = None if job.silence.rest else self._outcome(job, wait)
+        if outcome is None:
+            return False
+        self._lanes.running.remove(job)
+        if isinstance(outcome, _Failure):
+            self._recovery.failed(job, outcome.error, may_repeat=outcome.may_repeat)
+        else:
+            self._outcomes.done(job, outcome)
+            self._intake.ended(job.tag)
+        return True
 
-    def _end(self, job: VendorJob, status: JobStatus) -> None:
-        run_seconds = job.age
+    def _outcome(self, job: VendorJob, wait: float) -> "_Parts | _Failure | None":
         assert job.id is not None
-        if status.state is not JobState.DONE:
-            error = self._reason(job, status)
-            self._book(job, str(error))
-            if status.state is JobState.CANCELLED:
-                # Not a circuit's fault: nothing is to be found by trying the halves.
-                self._queue.fail(job.work.entries, error)
-            else:
-                self._fail(job, error, may_repeat=True)
-            return
         try:
-            results = self._ask(self._backend.result, job.id)
-            parts = self._parts(job, results)
+            status = self._backend.status(job.id, wait=wait)
+            if status.state is JobState.DONE:
+                return self._parts(job, self._backend.result(job.id))
+            job.silence.succeeded()
+            if not status.state.final:
+                return None
+            # Where somebody has cancelled it, nothing is to be found by trying the halves.
+            return _Failure(self._reason(job, status), status.state is JobState.FAILED)
         except BackendLostError:
             raise
-        except Exception as unreadable:
-            self._book(job, str(unreadable))
-            # A device has run it: that is paid for only once.
-            self._fail(job, _ours(unreadable), may_repeat=self._is_free)
-            return
-        self._deliver(job, parts, len(results), self._book(job), run_seconds)
+        except Exception as error:
+            # A vendor that does not answer for a moment has not failed the job. What a device has
+            # run is paid for, and is not run once more because its results cannot be read.
+            waits = _is_silence(error) and not self._vendor.despairs_of(job)
+            return None if waits else _Failure(ours(error), self._is_free)
+
+    def _parts(self, job: VendorJob, results: Sequence[PackedResult]) -> "_Parts":
+        try:
+            return split(job.cuts, results)
+        except InternalError as error:
+            raise InternalError(
+                f"the backend of {self._resource.name!r} gave {error} of vendor job {job.id}",
+                resource=self._resource.name,
+                vendor_job_id=job.id,
+            ) from error
 
     def _reason(self, job: VendorJob, status: JobStatus) -> HybridflowError:
         assert job.id is not None
@@ -359,163 +366,16 @@ class Dispatcher:
             vendor_job_id=job.id,
         )
 
-    def _parts(
-        self, job: VendorJob, results: Sequence[PackedResult]
-    ) -> list[tuple[PackedResult, ...]]:
-        try:
-            return split(job.cuts, results)
-        except InternalError as error:
-            raise InternalError(
-                f"the backend of {self._resource.name!r} gave {error} of vendor job {job.id}",
-                resource=self._resource.name,
-                vendor_job_id=job.id,
-            ) from error
 
-    def _deliver(
-        self,
-        job: VendorJob,
-        parts: Sequence[tuple[PackedResult, ...]],
-        pubs: int,
-        usage: Usage,
-        run_seconds: float,
-    ) -> None:
-        self._gather.ended(run_seconds)
-        self._run_seconds.append(max(run_seconds, self._capabilities.fixed_seconds))
-        entries = job.work.entries
-        assert job.id is not None
-        for entry, part, cut in zip(entries, parts, job.cuts, strict=True):
-            provenance = Provenance(
-                resource=self._resource.name,
-                backend=self._resource.backend,
-                simulator=self._capabilities.simulator,
-                vendor_job_id=job.id,
-                batch_requests=len(entries),
-                batch_pubs=pubs,
-                queue_seconds=job.started - entry.arrived,
-                run_seconds=run_seconds,
-                qpu_seconds=cut.share * usage.qpu_seconds,
-                calibration=self._calibration,
-            )
-            self._gather.served(entry.request.client)
-            self._queue.settle(entry, Reply(results=part, provenance=provenance))
-
-    def _book(self, job: VendorJob, error: str = "") -> Usage:
-        usage = Usage()
-        if job.id is None:
-            return usage
-        try:
-            usage = self._backend.usage(job.id)
-        except Exception as unknown:
-            # The results are there and paid for: they are delivered with a cost of 0, and said so.
-            _log.warning("the usage of vendor job %s is not known: %s", job.id, unknown)
-        self._events.emit(
-            VendorJobEnded(
-                resource=self._resource.name,
-                vendor_job_id=job.id,
-                qpu_seconds=usage.qpu_seconds,
-                shots=usage.shots,
-                queue_seconds=job.started - min(entry.arrived for entry in job.work.entries),
-                error=error,
-            )
-        )
-        return usage
-
-    # -- faults --------------------------------------------------------------------------------
-
-    def _fail(self, job: VendorJob, error: HybridflowError, *, may_repeat: bool) -> None:
-        # One bad PUB must fail its own request alone.
-        if may_repeat and not error.transient and len(job.work.entries) > 1:
-            self._again.extend(job.work.halves())
-        else:
-            self._queue.fail(job.work.entries, error)
-
-    def _stop(self, job: VendorJob) -> None:
-        assert job.id is not None
-        job.stopped = True
-        try:
-            self._backend.stop(job.id)
-        except Exception as error:
-            # The requests that wanted it have their outcome: it is tried again at the next look,
-            # since it is paid for, or else it ends by itself.
-            _log.warning("vendor job %s could not be stopped: %s", job.id, error)
-            job.stopped = not _ours(error).transient
-
-    def _ask(self, question: Callable[..., _T], *arguments: object) -> _T:
-        # A vendor that does not answer for a moment has not failed the job, which is paid for.
-        began, attempt = time.monotonic(), 0
-        while True:
-            attempt += 1
-            try:
-                return question(*arguments)
-            except (BackendLostError, VendorJobError):
-                raise
-            except ResourceError as error:
-                if not error.transient or self._despairs(attempt, began):
-                    raise
-                _log.warning("%r does not answer: %s", self._resource.name, error)
-                self._pause(attempt)
-
-    def _despairs(self, attempt: int, began: float) -> bool:
-        if attempt < self._limits.attempts:
-            return False
-        # A durable job goes on at the vendor meanwhile: given up, it would be paid for again.
-        patience = self._limits.patience_seconds if self._capabilities.durable_jobs else 0.0
-        return self._queue.overdue or time.monotonic() - began > patience
-
-    def _pause(self, attempt: int) -> None:
-        seconds = min(_LONGEST_PAUSE, self._limits.backoff_seconds * 2 ** (attempt - 1))
-        until = time.monotonic() + seconds
-        while (rest := until - time.monotonic()) > 0 and not self._queue.overdue:
-            self._queue.wait(rest)
-
-    def _recover(self, error: BackendLostError, interrupted: list[VendorJob]) -> None:
-        _log.warning("the backend of %r was lost: %s", self._resource.name, error)
-        jobs, self._running = self._running + interrupted, []
-        for job in jobs:
-            self._save(job, error)
-        if not self._finished():
-            self._acquire_again(error)
-
-    def _save(self, job: VendorJob, error: BackendLostError) -> None:
-        # Decides what becomes of a vendor job whose backend is gone, without paying twice for it.
-        # A ledger and `find(tag)` will settle here what is uncertain now.
-        can = self._capabilities
-        job.work.losses += 1
-        if can.durable_jobs and job.id is not None and job.work.losses <= self._limits.attempts:
-            self._running.append(job)
-            return
-        self._book(job, str(error))
-        if self._is_free and job.work.losses == 1:
-            self._again.append(job.work)
-        elif self._is_free and len(job.work.entries) > 1:
-            # Lost twice under the same work: one of the requests may be what kills the backend.
-            self._again.extend(job.work.halves())
-        else:
-            self._queue.fail(job.work.entries, error if job.id else _uncertain(error))
-
-    def _acquire_again(self, lost: BackendLostError) -> None:
-        for attempt in range(1, self._limits.attempts + 1):
-            self._release()
-            try:
-                self._backend.acquire()
-                return
-            except ResourceError as error:
-                _log.warning("the backend of %r is not back: %s", self._resource.name, error)
-                if attempt == self._limits.attempts:
-                    raise BackendLostError(
-                        f"{lost}; it could not be acquired again in {attempt} attempts: {error}",
-                        resource=self._resource.name,
-                    ) from error
-                self._pause(attempt)
+_Parts = list[tuple[PackedResult, ...]]
 
 
-def _ours(error: BaseException) -> HybridflowError:
-    return error if isinstance(error, HybridflowError) else ErrorRecord.of(error).error()
+class _Failure(NamedTuple):
+    error: HybridflowError
+    may_repeat: bool
 
 
-def _uncertain(error: BackendLostError) -> BackendLostError:
-    return BackendLostError(
-        f"{error} (it was lost while a vendor job was being started: whether that job runs, and is "
-        "paid for, is not known)",
-        resource=error.resource,
-    )
+def _is_silence(error: Exception) -> bool:
+    if isinstance(error, VendorJobError):
+        return False
+    return isinstance(error, ResourceError) and error.transient

@@ -102,7 +102,11 @@ class Journal(Protocol):
         """Note that a job has no results (it failed, was stopped or refused), and what it cost."""
 
     def uncertain(self, job: VendorJob) -> None:
-        """Note that nobody can say whether a job was started: its id was lost."""
+        """Note that nobody can say whether a job was started: its id was lost.
+
+        With ``on_uncertain = "repeat"`` its requests go out in another job at once; or else they
+        fail, and `admit` is to refuse equal ones until somebody has decided.
+        """
 
     def delivered(self, entry: Entry) -> None:
         """Note that a request was given its reply."""

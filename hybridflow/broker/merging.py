@@ -70,7 +70,8 @@ def _alike(pubs: Sequence[PackedPub]) -> Iterable[list[int]]:
     # The places of PUBs that can be one, in the order of the first of each.
     found: dict[Hashable, list[int]] = {}
     for place, pub in enumerate(pubs):
-        found.setdefault(_kind(pub) or place, []).append(place)
+        kind = _kind(pub)
+        found.setdefault(place if kind is None else kind, []).append(place)
     return found.values()
 
 

@@ -1,27 +1,30 @@
-"""The waiting room: requests from any thread come in, the dispatcher takes them out.
+"""The door of the waiting room: requests come in from any thread, their outcomes go out.
 
 Every change of a request's state happens here, under one lock: a request is settled exactly once,
-by its result, its error or its cancellation, whichever comes first. Waiting requests stand in order
-of arrival, and once more by what they can share a vendor job with.
+by its result, its error or its cancellation, whichever comes first. In which order requests go is
+the dispatcher's own business (``fair.py``): it fetches here what has arrived.
 """
 
 import math
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Hashable, Iterable
+from collections import deque
+from collections.abc import Iterable
+from typing import TypeVar
 
 from hybridflow.broker.entry import Entry
 from hybridflow.broker.pending import copy_of
 from hybridflow.errors import (
     HybridflowError,
+    QueueFullError,
     RequestCancelledError,
-    ResourceError,
     TooLargeError,
 )
 from hybridflow.records import ClientInfo, JobState, Reply
 
 __all__ = ["Queue"]
+
+_T = TypeVar("_T")
 
 
 class Queue:
@@ -40,12 +43,16 @@ class Queue:
         self._max_bytes = max_bytes
         self._bytes = 0
         self._changed = threading.Condition()
-        self._waiting: OrderedDict[Entry, None] = OrderedDict()
-        self._groups: dict[Hashable, OrderedDict[Entry, None]] = {}
-        self._running: set[Entry] = set()
+        self._under_way: set[Entry] = set()
+        self._arrived: deque[Entry] = deque()
+        self._cancelled: deque[Entry] = deque()
+        self._abandoned: deque[Entry] = deque()
+        self._gone: deque[ClientInfo] = deque()
         self._stirred = False
         self._closed: HybridflowError | None = None
         self._deadline = math.inf
+
+    # -- in ------------------------------------------------------------------------------------
 
     def put(self, entry: Entry) -> None:
         """Let a request in.
@@ -54,16 +61,18 @@ class Queue:
         ------
         TooLargeError
             If it alone is larger than the queue.
-        ResourceError
-            If the queue is full, or closed (with the error that closed it); both are transient.
+        QueueFullError
+            If the queue is full.
+        HybridflowError
+            If it is closed: the error that closed it.
         """
         with self._changed:
             if self._closed is not None:
                 raise copy_of(self._closed)
             self._check_room(entry.size)
             self._bytes += entry.size
-            self._waiting[entry] = None
-            self._groups.setdefault(entry.group, OrderedDict())[entry] = None
+            self._under_way.add(entry)
+            self._arrived.append(entry)
             self._changed.notify()
 
     def _check_room(self, size: int) -> None:
@@ -74,54 +83,57 @@ class Queue:
                 resource=self._name,
             )
         if self._bytes + size > self._max_bytes:
-            raise ResourceError(
+            raise QueueFullError(
                 f"the queue of {self._name!r} is full: {self._bytes:,} of {self._max_bytes:,} "
                 f"bytes are taken and the request has {size:,}: try again when others are done",
-                transient=True,
                 resource=self._name,
             )
 
-    def take(self, max_pubs: int | None, max_bytes: int) -> list[Entry]:
-        """Take the oldest waiting request and what may go with it; mark them as running.
+    def has_room(self, size: int) -> bool:
+        """Whether a request of so many bytes would be let in."""
+        return self._bytes + size <= self._max_bytes
 
-        The requests are taken in order of arrival, up to the first that is over a limit: it will be
-        the head of the next batch.
-        """
+    # -- for the dispatcher --------------------------------------------------------------------
+
+    def arrivals(self) -> list[Entry]:
+        """Return what has come in since it was last asked."""
         with self._changed:
-            if not self._waiting:
-                return []
-            taken: list[Entry] = []
-            pubs = size = 0
-            for entry in self._groups[next(iter(self._waiting)).group]:
-                pubs += len(entry.request.pubs)
-                size += entry.size
-                if taken and ((max_pubs and pubs > max_pubs) or size > max_bytes):
-                    break
-                taken.append(entry)
-            for entry in taken:
-                self._remove(entry)
-                entry.state = JobState.RUNNING
-            self._running.update(taken)
-            return taken
+            arrived = list(self._arrived)
+            self._arrived.clear()
+        return arrived
 
-    def _remove(self, entry: Entry) -> None:
-        del self._waiting[entry]
-        group = self._groups[entry.group]
-        del group[entry]
-        if not group:
-            del self._groups[entry.group]
+    def cancelled(self) -> list[Entry]:
+        """Return what was cancelled since it was last asked."""
+        return _emptied(self._cancelled)
+
+    def abandoned(self) -> list[Entry]:
+        """Return what was abandoned while it ran since it was last asked."""
+        return _emptied(self._abandoned)
+
+    def gone(self) -> list[ClientInfo]:
+        """Return the processes that have died since it was last asked."""
+        return _emptied(self._gone)
+
+    def run(self, entries: Iterable[Entry]) -> list[Entry]:
+        """Mark requests as running; return those that were not cancelled meanwhile."""
+        with self._changed:
+            wanted = [entry for entry in entries if entry.state is JobState.QUEUED]
+            for entry in wanted:
+                entry.state = JobState.RUNNING
+            return wanted
+
+    # -- out -----------------------------------------------------------------------------------
 
     def settle(self, entry: Entry, outcome: Reply | HybridflowError) -> bool:
         """Deliver a request's outcome, unless it already has one; say whether it was delivered."""
         with self._changed:
             if entry.state.final:
                 return False
-            if entry.state is JobState.QUEUED:
-                self._remove(entry)
-            self._running.discard(entry)
+            self._under_way.discard(entry)
             entry.state = _state_after(outcome)
             self._bytes -= entry.size
             if entry.state is JobState.CANCELLED:
+                self._cancelled.append(entry)
                 self._stir()
         entry.deliver(outcome)
         return True
@@ -135,33 +147,47 @@ class Queue:
             ),
         )
 
-    def fail(self, entries: Iterable[Entry], error: HybridflowError) -> None:
-        """Settle requests with an error, each with a copy of its own."""
-        for entry in entries:
-            self.settle(entry, copy_of(error))
+    def abandon(self, entry: Entry) -> None:
+        """Note that nobody waits for a request: it is cancelled, unless a vendor job has it."""
+        with self._changed:
+            if entry.state is JobState.RUNNING:
+                entry.deliver = _nobody
+                self._abandoned.append(entry)
+                self._stir()
+                return
+        self.cancel(entry)
+
+    def part(self, client: ClientInfo) -> None:
+        """Note that a process has died."""
+        with self._changed:
+            self._gone.append(client)
+            self._stir()
 
     def fail_all(self, error: HybridflowError) -> None:
-        """Settle everything that is under way with an error."""
+        """Settle everything that is under way with an error, each with a copy of its own."""
         with self._changed:
-            under_way = [*self._running, *self._waiting]
-        self.fail(under_way, error)
+            under_way = list(self._under_way)
+        for entry in under_way:
+            self.settle(entry, copy_of(error))
 
-    def clients(self) -> list[ClientInfo]:
-        """Return who waits, once for each request."""
-        with self._changed:
-            return [entry.request.client for entry in self._waiting]
+    # -- time ----------------------------------------------------------------------------------
 
-    def wait(self, timeout: float, *, more_than: int | None = None) -> None:
-        """Wait until a request was cancelled, the queue was closed or more than so many wait."""
+    def wait(self, timeout: float, *, arrivals: bool = False) -> None:
+        """Wait until a request was cancelled, the queue was closed or a request has come in."""
         timeout = min(timeout, self._deadline - time.monotonic())
 
         def news() -> bool:
-            return self._stirred or (more_than is not None and len(self._waiting) > more_than)
+            return self._stirred or (arrivals and bool(self._arrived))
 
         with self._changed:
             if timeout > 0:
                 self._changed.wait_for(news, None if timeout == math.inf else timeout)
             self._stirred = False
+
+    def stir(self) -> None:
+        """Wake who waits: something else has changed."""
+        with self._changed:
+            self._stir()
 
     def _stir(self) -> None:
         self._stirred = True
@@ -185,9 +211,19 @@ class Queue:
         """Whether the time that :meth:`close` gave has passed."""
         return time.monotonic() >= self._deadline
 
-    def __len__(self) -> int:
-        """Return the number of waiting requests."""
-        return len(self._waiting)
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is under way."""
+        return not self._under_way
+
+
+def _nobody(outcome: Reply | HybridflowError) -> None:
+    pass
+
+
+def _emptied(found: deque[_T]) -> list[_T]:
+    # Others append meanwhile: each turn takes what is there, and no more.
+    return [found.popleft() for _ in range(len(found))]
 
 
 def _state_after(outcome: Reply | HybridflowError) -> JobState:

@@ -1,5 +1,6 @@
 """What the dispatcher has in hand: work that goes out together, and vendor jobs that run it."""
 
+import math
 import time
 import uuid
 
@@ -8,7 +9,9 @@ import msgspec
 from hybridflow.broker.entry import Entry
 from hybridflow.broker.merging import Cut
 
-__all__ = ["Limits", "VendorJob", "Work"]
+__all__ = ["Backoff", "Limits", "VendorJob", "Work"]
+
+_LONGEST_PAUSE = 5.0
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -20,13 +23,15 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         Payload that may be under way at a time.
     batch_bytes
         Payload of one batch; a larger request goes alone.
+    ageing_seconds
+        Waiting that a step of priority is worth.
     attempts
-        How often a lost backend is acquired again, and a vendor that does not answer is asked.
+        How often a vendor that does not answer, or refuses for now, is asked at least.
     backoff_seconds
         Pause before the second attempt; it doubles from one to the next, up to 5 seconds.
     patience_seconds
-        Time that a vendor which does not answer is asked for about a durable job, which goes on
-        there meanwhile.
+        Time after which such a vendor is given up: one that takes no jobs for now, that does not
+        answer about a durable job (it goes on there meanwhile), or cannot be acquired again.
     poll_seconds
         Least and most time between two looks at a vendor job; in between, 2 % of its age.
     deadline
@@ -35,26 +40,80 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     queue_bytes: int = 512 * 2**20
     batch_bytes: int = 64 * 2**20
+    ageing_seconds: float = 60.0
     attempts: int = 5
     backoff_seconds: float = 0.1
-    patience_seconds: float = 60.0
+    patience_seconds: float = 600.0
     poll_seconds: tuple[float, float] = (0.002, 1.0)
     deadline: float | None = None
 
 
-class Work:
-    """Requests that go out together; `losses`: how often the backend was lost under them."""
+class Backoff:
+    """Pauses between attempts, each twice as long as the one before."""
 
-    __slots__ = ("entries", "losses")
+    __slots__ = ("_attempts", "_since", "_until")
+
+    def __init__(self) -> None:
+        self._attempts = 0
+        self._since = self._until = -math.inf
+
+    def failed(self, limits: Limits) -> None:
+        """Note a failed attempt: the next one has to wait."""
+        now = time.monotonic()
+        self._since = now if not self._attempts else self._since
+        pause = limits.backoff_seconds * 2 ** min(self._attempts, 30)
+        self._attempts += 1
+        self._until = now + min(_LONGEST_PAUSE, pause)
+
+    def succeeded(self) -> None:
+        """Note that an attempt did not fail."""
+        self._attempts = 0
+        self._until = -math.inf
+
+    @property
+    def rest(self) -> float:
+        """Seconds until the next attempt; 0 if it may be made now."""
+        return max(0.0, self._until - time.monotonic())
+
+    @property
+    def attempts(self) -> int:
+        """Attempts that have failed, one after the other."""
+        return self._attempts
+
+    def hopeless(self, limits: Limits, seconds: float) -> bool:
+        """Whether there were enough attempts, for so many seconds."""
+        return self._attempts >= limits.attempts and time.monotonic() - self._since >= seconds
+
+
+class Work:
+    """Requests that go out together.
+
+    Attributes
+    ----------
+    entries
+        The requests.
+    losses
+        How often the backend was lost under them.
+    refusals
+        How often the vendor would not have them for now.
+    """
+
+    __slots__ = ("entries", "losses", "refusals")
 
     def __init__(self, entries: list[Entry], losses: int = 0) -> None:
         self.entries = entries
         self.losses = losses
+        self.refusals = Backoff()
 
     @property
     def wanted(self) -> list[Entry]:
         """The requests that have no outcome yet."""
         return [entry for entry in self.entries if not entry.state.final]
+
+    @property
+    def load(self) -> float:
+        """What they ask of the device in all; see :mod:`hybridflow.broker.estimate`."""
+        return math.fsum(entry.work for entry in self.entries)
 
     def halves(self) -> "list[Work]":
         """Return the work in two parts."""
@@ -78,9 +137,17 @@ class VendorJob:
         What it can be found by, where the vendor can.
     id
         The vendor's id; None while it is not known.
+    load
+        What it asks of the device.
+    started
+        When it was started (``time.monotonic``).
+    stopped
+        Whether the vendor was told to end it.
+    silence
+        How long the vendor has not answered about it.
     """
 
-    __slots__ = ("cuts", "id", "started", "stopped", "tag", "work")
+    __slots__ = ("cuts", "id", "load", "silence", "started", "stopped", "tag", "work")
 
     def __init__(
         self, work: Work, cuts: tuple[Cut, ...], *, tag: str = "", id: str | None = None
@@ -89,10 +156,17 @@ class VendorJob:
         self.cuts = cuts
         self.tag = tag or uuid.uuid4().hex
         self.id = id
+        self.load = work.load
         self.started = time.monotonic()
         self.stopped = False
+        self.silence = Backoff()
 
     @property
     def age(self) -> float:
         """Seconds since it was started."""
         return time.monotonic() - self.started
+
+    @property
+    def unwanted(self) -> bool:
+        """Whether nobody waits for it any more; an earlier broker's is wanted by its run."""
+        return bool(self.work.entries) and not self.work.wanted

@@ -1,0 +1,67 @@
+"""Requests that came in: what the journal has is given at once, the rest waits for its turn."""
+
+from collections.abc import Iterable
+
+from hybridflow.broker.entry import Entry
+from hybridflow.broker.fair import FairOrder
+from hybridflow.broker.journal import Journal
+from hybridflow.broker.outcomes import Outcomes
+from hybridflow.broker.queue import Queue
+from hybridflow.errors import HybridflowError
+from hybridflow.records import Reply
+
+__all__ = ["Intake"]
+
+
+class Intake:
+    """Lets requests through to the order in which they wait.
+
+    Parameters
+    ----------
+    queue, journal, order, outcomes
+        Where requests come from, who knows them, where they wait, and who tells their owners.
+    """
+
+    def __init__(
+        self, queue: Queue, journal: Journal, order: FairOrder, outcomes: Outcomes
+    ) -> None:
+        self._queue = queue
+        self._journal = journal
+        self._order = order
+        self._outcomes = outcomes
+        self._attached: dict[str, list[Entry]] = {}
+
+    def turn(self) -> None:
+        """Take in what has happened at the door."""
+        self._admit(self._queue.arrivals())
+        for entry in self._queue.cancelled():
+            self._order.remove(entry)
+            self._journal.cancelled(entry)
+        for entry in self._queue.abandoned():
+            self._journal.abandoned(entry)
+        for client in self._queue.gone():
+            self._journal.gone(client)
+
+    def ended(self, tag: str) -> None:
+        """Ask anew for the requests that were attached to a vendor job: it has ended."""
+        self._admit(self.attached(tag))
+
+    def attached(self, tag: str) -> list[Entry]:
+        """Take out the requests that are attached to a vendor job."""
+        return self._attached.pop(tag, [])
+
+    def _admit(self, entries: Iterable[Entry]) -> None:
+        for entry in entries:
+            if entry.state.final:
+                continue
+            try:
+                claimed = self._journal.admit(entry)
+            except HybridflowError as error:
+                self._outcomes.fail([entry], error)
+                continue
+            if claimed is None:
+                self._order.add(entry)
+            elif isinstance(claimed, Reply):
+                self._outcomes.reply(entry, claimed)
+            else:
+                self._attached.setdefault(claimed.tag, []).append(entry)
