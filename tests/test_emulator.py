@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from functools import partial
@@ -19,9 +18,23 @@ from typing import Any
 import msgspec
 import pytest
 import urllib3
+from emulated import (
+    KEYS,
+    LONG,
+    PER_SHOT,
+    SHORT,
+    acquired,
+    backend_of,
+    batch,
+    counts,
+    entry_of,
+    pub,
+    quieten,
+    request,
+    resource_of,
+    tag,
+)
 from family import eventually, readable
-from qiskit import QuantumCircuit
-from qiskit.primitives.containers.sampler_pub import SamplerPub
 
 from hybridflow import wire
 from hybridflow.backends import target_snapshot
@@ -29,7 +42,6 @@ from hybridflow.backends.emulator import EmulatorBackend, EmulatorOptions
 from hybridflow.backends.emulator.messages import API_KEY, Caller, Execution, Submission
 from hybridflow.broker.client import connect
 from hybridflow.broker.core import Broker
-from hybridflow.broker.embedded import EmbeddedBroker
 from hybridflow.broker.process import BrokerProcess
 from hybridflow.broker.work import Limits
 from hybridflow.emulator import load_config
@@ -43,7 +55,6 @@ from hybridflow.errors import (
     ResourceError,
     SiteError,
     TooLargeError,
-    VendorJobError,
 )
 from hybridflow.records import (
     Batch,
@@ -51,7 +62,6 @@ from hybridflow.records import (
     PackedPub,
     PackedResult,
     Primitive,
-    Request,
     Resource,
     Usage,
 )
@@ -59,12 +69,6 @@ from hybridflow.site import load_site
 from hybridflow.testing import QpuEmulator, check_backend, qpu_emulator
 
 ROOT = Path(__file__).parent.parent
-KEYS = {"alice": "key-of-alice", "bob": "key-of-bob"}
-PER_SHOT = 0.01
-"""Seconds that a shot takes: the size of a job says how long it runs."""
-
-LONG, SHORT = 10_000, 5
-"""Shots of a job that never ends in a test, and of one that takes 50 ms."""
 
 
 @pytest.fixture(scope="module")
@@ -77,58 +81,7 @@ def shared() -> Iterator[QpuEmulator]:
 def emulator(shared: QpuEmulator) -> Iterator[QpuEmulator]:
     """The service, without a fault or a running job at the test's end."""
     yield shared
-    shared.faults()
-    for entry in shared.log():
-        if not entry.state.final:
-            with acquired(shared, user=entry.account) as backend:
-                backend.stop(entry.job)
-    eventually(lambda: all(entry.state.final for entry in shared.log()))
-
-
-def backend_of(emulator: QpuEmulator, *, user: str = "alice", **options: Any) -> EmulatorBackend:
-    credentials = {API_KEY: KEYS[user]} if user else {}
-    return EmulatorBackend("qpu", EmulatorOptions(url=emulator.url, **options), credentials)
-
-
-@contextlib.contextmanager
-def acquired(emulator: QpuEmulator, *, user: str = "alice") -> Iterator[EmulatorBackend]:
-    backend = backend_of(emulator, user=user)
-    backend.acquire()
-    try:
-        yield backend
-    finally:
-        backend.release()
-
-
-def bell() -> QuantumCircuit:
-    circuit = QuantumCircuit(2)
-    circuit.h(0)
-    circuit.cx(0, 1)
-    circuit.measure_all()
-    return circuit
-
-
-def pub(shots: int) -> PackedPub:
-    return wire.pack_pubs([SamplerPub.coerce(bell(), shots)], [7])[0]
-
-
-def batch(shots: int, pubs: int = 1) -> Batch:
-    return Batch(primitive=Primitive.SAMPLER, pubs=(pub(shots),) * pubs)
-
-
-def counts(results: tuple[PackedResult, ...]) -> dict[str, int]:
-    data, _ = wire.unpack_result(results[0])
-    found: dict[str, int] = data.meas.get_counts()
-    return found
-
-
-def entry_of(emulator: QpuEmulator, job_id: str) -> Execution:
-    (found,) = (entry for entry in emulator.log() if entry.job == job_id)
-    return found
-
-
-def tag() -> str:
-    return uuid.uuid4().hex
+    quieten(shared)
 
 
 # --- the backend ---------------------------------------------------------------------------------
@@ -299,88 +252,6 @@ def children_of(pid: int) -> list[int]:
     ]
 
 
-# --- faults --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("transient", [False, True])
-def test_fault_job_fails(emulator: QpuEmulator, transient: bool) -> None:
-    emulator.faults(fail_jobs=1, fail_transient=transient)
-    with acquired(emulator) as backend:
-        first, second = (backend.start(batch(SHORT), tag=tag()) for _ in range(2))
-        status = backend.status(first, wait=20)
-        assert (status.state, status.transient) == (JobState.FAILED, transient)
-        with pytest.raises(VendorJobError, match="as the emulator was told"):
-            backend.result(first)
-        assert backend.status(second, wait=20).state is JobState.DONE
-
-
-def test_fault_offline(emulator: QpuEmulator) -> None:
-    emulator.faults(offline=True)
-    backend = backend_of(emulator)
-    with pytest.raises(AcquireError, match="offline") as caught:
-        backend.acquire()
-    assert caught.value.transient
-    backend.release()
-
-
-def test_fault_slow_answers(emulator: QpuEmulator) -> None:
-    backend = backend_of(emulator, timeout_seconds=0.2)
-    backend.acquire()
-    emulator.faults(slow_seconds=600)  # and off again at the end, which is not slow
-    questions: list[Callable[[str], Any]] = [backend.find, backend.stop]
-    for question in questions:
-        with pytest.raises(ResourceError, match="gave no answer") as caught:
-            question("whatever")
-        assert caught.value.transient
-        assert not isinstance(caught.value, BackendLostError)  # nothing was started
-    backend.release()
-
-
-def test_fault_id_is_lost_and_found_by_tag(emulator: QpuEmulator) -> None:
-    emulator.faults(drop_accepted=1)
-    mark = tag()
-    with acquired(emulator) as backend:
-        with pytest.raises(BackendLostError):
-            backend.start(batch(SHORT), tag=mark)
-        found = backend.find(mark)
-        assert found is not None
-        assert backend.status(found, wait=20).state is JobState.DONE
-        assert sum(counts(backend.result(found)).values()) == SHORT
-
-
-def resource_of(emulator: QpuEmulator) -> Resource:
-    return Resource(name="qpu", backend="emulator", options={"url": emulator.url})
-
-
-def request(shots: int) -> Request:
-    return Request(id=tag(), primitive=Primitive.SAMPLER, pubs=(pub(shots),))
-
-
-def test_broker_fetches_a_lost_result_again(emulator: QpuEmulator) -> None:
-    before = len(emulator.log())
-    broker = EmbeddedBroker(resource_of(emulator), {API_KEY: KEYS["alice"]})
-    emulator.faults(drop_results=2)
-    reply = broker.submit(request(SHORT)).future.result(30)
-    broker.close()
-    assert sum(counts(reply.results).values()) == SHORT
-    assert len(emulator.log()) == before + 1
-
-
-def test_broker_does_not_pay_in_silence_for_a_job_whose_id_was_lost(
-    emulator: QpuEmulator,
-) -> None:
-    before = len(emulator.log())
-    broker = EmbeddedBroker(resource_of(emulator), {API_KEY: KEYS["alice"]})
-    emulator.faults(drop_accepted=1)
-    lost = broker.submit(request(SHORT)).future
-    with pytest.raises(BackendLostError, match="whether that job runs"):
-        lost.result(30)
-    kept = broker.submit(request(SHORT)).future.result(30)
-    broker.close()
-    assert kept.provenance.simulator
-    assert len(emulator.log()) == before + 2
-
-
 # --- what arrives is checked ---------------------------------------------------------------------
 
 
@@ -401,8 +272,6 @@ def raw(emulator: QpuEmulator, method: str, path: str, **options: Any) -> urllib
         ("GET", "/resources/qpu/jobs", None, 400, "tag"),
         ("GET", "/jobs/none", None, 404, "no job 'none'"),
         ("GET", "/elsewhere", None, 400, "nothing at /elsewhere"),
-        ("PUT", "/faults", b'{"offline": 3}', 400, "offline"),
-        ("PUT", "/faults", b'{"fail_jobs": -1}', 400, "fail_jobs"),
     ],
 )
 def test_bad_requests(
@@ -463,7 +332,7 @@ def test_what_is_kept_is_bounded() -> None:
             made[-1].begin(0.0)
             made[-1].succeed(((PackedResult(arrays={"meas": b"0" * 60}),), Usage()), 0.0)
             jobs.ended(made[-1])
-    assert [entry.tag for entry in jobs.log()] == ["2", "3", "4"]
+    assert [entry.tag for entry in jobs.log(None)] == ["2", "3", "4"]
     with pytest.raises(ResourceError, match="kept no longer"):
         made[2].packed_results()
     assert made[3].packed_results()
@@ -563,6 +432,7 @@ def written(folder: Path, text: str, mode: int = 0o600) -> str:
         ("[qpu.a]\n[keys]\nalice = 'secret-of-alice'", 0o644, "chmod 600"),
         ("[qpu.a]\n[keys]\nalice = 'short'", 0o600, "8 characters"),
         ("[qpu.a]\n[keys]\nalice = 'the-same-key'\nbob = 'the-same-key'", 0o600, "same key"),
+        ("admins = ['eve']\n[qpu.a]\n[keys]\nbob = 'key-of-bob'", 0o600, "no key: eve"),
         ("[qpu]", 0o600, "no resource"),
         ("[qpu.a]\nspeed = 3", 0o600, "speed"),
         ("[qpu.a]\ntime_scale = -1", 0o600, "time_scale"),

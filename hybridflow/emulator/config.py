@@ -29,6 +29,9 @@ class DeviceOptions(AerOptions, frozen=True, kw_only=True, forbid_unknown_fields
     time_scale
         Seconds that pass for each second of the device: 0.1 makes it ten times as quick, and bills
         the same. Computing its results can take longer than that.
+    overlap
+        Whether a job's fixed cost passes while it waits, too, as with a vendor that prepares jobs
+        beside the device; otherwise nothing else is executed meanwhile.
     tags
         Whether jobs can be found by their tag.
     lanes
@@ -44,6 +47,7 @@ class DeviceOptions(AerOptions, frozen=True, kw_only=True, forbid_unknown_fields
     """
 
     time_scale: float = 1.0
+    overlap: bool = False
     tags: bool = True
     lanes: int = 8
     max_queued: int = 1000
@@ -77,6 +81,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         The resources, by name.
     keys
         The key of each user, by the user's name; without any, nobody is asked for one.
+    admins
+        Names of users who may switch faults and read everybody's log; without keys, all may.
     max_request_mib
         Largest request, in MiB.
     kept_jobs, kept_results_mib
@@ -85,6 +91,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     qpu: dict[str, DeviceOptions]
     keys: dict[str, str] = {}
+    admins: tuple[str, ...] = ()
     max_request_mib: int = 256
     kept_jobs: int = 10_000
     kept_results_mib: int = 1024
@@ -103,6 +110,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                 )
         if len(set(self.keys.values())) != len(self.keys):
             raise ValueError("two users have the same key")
+        if unknown := set(self.admins) - set(self.keys):
+            raise ValueError(f"`admins` names who has no key: {', '.join(sorted(unknown))}")
 
 
 def load_config(path: str | os.PathLike[str]) -> Config:

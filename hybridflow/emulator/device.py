@@ -10,8 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 import msgspec
 
 from hybridflow.backends.emulator.messages import DeviceInfo
-from hybridflow.backends.jobs import StoppedError
+from hybridflow.backends.jobs import Outcome, StoppedError
 from hybridflow.emulator.config import DeviceOptions
+from hybridflow.emulator.faults import FaultSwitch
 from hybridflow.emulator.jobs import Job
 from hybridflow.emulator.simulator import Simulator
 from hybridflow.errors import (
@@ -41,8 +42,8 @@ class Device:
     ----------
     name, options
         The resource.
-    next_fault
-        Asked before each job: the error that it fails with, or None.
+    faults
+        Asked before each job.
     on_end
         Called with each job that has ended.
     """
@@ -51,12 +52,12 @@ class Device:
         self,
         name: str,
         options: DeviceOptions,
-        next_fault: Callable[[], HybridflowError | None],
+        faults: FaultSwitch,
         on_end: Callable[[Job], None],
     ) -> None:
         self.name = name
         self.options = options
-        self._next_fault = next_fault
+        self._faults = faults
         self._on_end = on_end
         self._simulator = Simulator(name, options)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"device-{name}")
@@ -151,13 +152,8 @@ class Device:
     async def _execute(self, job: Job) -> None:
         self._running, started = job, now()
         batch = job.begin(started)
-        loop = asyncio.get_running_loop()
         try:
-            fault = self._next_fault()
-            if fault is not None:
-                raise fault
-            outcome = await loop.run_in_executor(self._thread, self._simulator.run, batch, job.stop)
-            job.succeed(outcome, now())
+            job.succeed(await self._run(job, batch, started), now())
         except StoppedError:
             ended = now()
             job.cancel(ended, Usage(qpu_seconds=self._device_seconds(ended - started)))
@@ -169,6 +165,19 @@ class Device:
         finally:
             self._running = None
         self._on_end(job)
+
+    async def _run(self, job: Job, batch: Batch, started: float) -> Outcome:
+        fault = self._faults.failure()
+        if fault is not None:
+            raise fault
+        loop = asyncio.get_running_loop()
+        if self._faults.take("stuck_jobs"):
+            await loop.run_in_executor(self._thread, job.stop.wait)
+            raise StoppedError
+        prepared = started - job.submitted if self.options.overlap else 0.0
+        return await loop.run_in_executor(
+            self._thread, self._simulator.run, batch, job.stop, prepared
+        )
 
     def _device_seconds(self, seconds: float) -> float:
         scale = self.options.time_scale if self.options.timing.is_set else 1.0

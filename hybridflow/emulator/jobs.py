@@ -39,6 +39,8 @@ class Job:
         Set when it is to end; read by the thread that executes it.
     ended
         Set when it has ended.
+    forgotten
+        Whether nobody is told of it any more.
     """
 
     def __init__(self, resource: str, account: str, submission: Submission, now: float) -> None:
@@ -48,6 +50,7 @@ class Job:
         self.tag = submission.tag
         self.stop = threading.Event()
         self.ended = asyncio.Event()
+        self.forgotten = False
         self.status = JobStatus(state=JobState.QUEUED)
         self.usage = Usage()
         self.results: bytes | None = None
@@ -60,6 +63,11 @@ class Job:
         )
         self._error: ErrorRecord | None = None
         self._times: tuple[float, float | None, float | None] = now, None, None
+
+    @property
+    def submitted(self) -> float:
+        """When it arrived."""
+        return self._times[0]
 
     def begin(self, now: float) -> Batch:
         """Note that the device begins with it, and return what to execute."""
@@ -184,7 +192,7 @@ class Jobs:
             If it has none with this id: of another's it is not even said that it exists.
         """
         job = self._jobs.get(job_id)
-        if job is None or job.account != account:
+        if job is None or job.forgotten or job.account != account:
             raise ResourceError(
                 f"there is no job {job_id!r} of this user here: it was never started, or ended "
                 "long ago",
@@ -199,11 +207,11 @@ class Jobs:
             (
                 job
                 for job in reversed(self._jobs.values())
-                if (job.resource, job.tag, job.account) == wanted
+                if (job.resource, job.tag, job.account) == wanted and not job.forgotten
             ),
             None,
         )
 
-    def log(self) -> Iterable[Execution]:
-        """Return a line a job."""
-        return (job.execution() for job in self._jobs.values())
+    def log(self, account: str | None) -> Iterable[Execution]:
+        """Return a line a job of this account; None: of all."""
+        return (job.execution() for job in self._jobs.values() if account in (None, job.account))

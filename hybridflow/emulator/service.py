@@ -5,20 +5,12 @@ import contextlib
 import hmac
 from collections.abc import AsyncIterator, Callable
 
-import msgspec
-
-from hybridflow.backends.emulator.messages import Faults, Submission
+from hybridflow.backends.emulator.messages import Submission
 from hybridflow.emulator.config import Config, is_loopback
 from hybridflow.emulator.device import Device, now
+from hybridflow.emulator.faults import FaultSwitch
 from hybridflow.emulator.jobs import Job, Jobs
-from hybridflow.errors import (
-    AcquireError,
-    HybridflowError,
-    MissingExtraError,
-    ResourceError,
-    SiteError,
-    VendorJobError,
-)
+from hybridflow.errors import AcquireError, MissingExtraError, ResourceError, SiteError
 
 __all__ = ["Service", "open_service", "serve"]
 
@@ -41,11 +33,12 @@ class Service:
 
     def __init__(self, config: Config) -> None:
         self.max_bytes = config.max_request_mib * 2**20
-        self.faults = Faults()
+        self.faults = FaultSwitch()
         self.jobs = Jobs(config.kept_jobs, config.kept_results_mib * 2**20)
         self._keys = {name: key.encode() for name, key in config.keys.items()}
+        self._admins = frozenset(config.admins)
         self.devices = {
-            name: Device(name, options, self._next_fault, self.jobs.ended)
+            name: Device(name, options, self.faults, self._ended)
             for name, options in config.qpu.items()
         }
 
@@ -56,6 +49,10 @@ class Service:
         given = authorization.removeprefix("Bearer ").encode()
         owners = [name for name, key in self._keys.items() if hmac.compare_digest(key, given)]
         return owners[0] if owners else None
+
+    def is_admin(self, account: str) -> bool:
+        """Whether an account may switch faults and see what others do. Without keys, all may."""
+        return not self._keys or account in self._admins
 
     def device(self, name: str) -> Device:
         """Return a device.
@@ -79,7 +76,7 @@ class Service:
         AcquireError
             If it is offline, or there is none.
         """
-        if self.faults.offline:
+        if self.faults.now.offline:
             raise AcquireError(f"{name} is offline: try again later", transient=True)
         return self.device(name)
 
@@ -98,18 +95,11 @@ class Service:
         device.submit(job)
         return job
 
-    def take_fault(self, name: str) -> bool:
-        """Whether the next event of a kind goes wrong; counts it."""
-        left: int = getattr(self.faults, name)
-        if left:
-            self.faults = msgspec.structs.replace(self.faults, **{name: left - 1})
-        return left > 0
-
-    def _next_fault(self) -> HybridflowError | None:
-        transient = self.faults.fail_transient
-        if not self.take_fault("fail_jobs"):
-            return None
-        return VendorJobError("the job failed, as the emulator was told", transient=transient)
+    def _ended(self, job: Job) -> None:
+        if job.results is not None and self.faults.take("lose_results"):
+            job.results = None
+        job.forgotten = self.faults.take("forget_jobs")
+        self.jobs.ended(job)
 
 
 @contextlib.asynccontextmanager

@@ -3,6 +3,7 @@
 It is driven by one thread, in which also the device's time passes.
 """
 
+import math
 import threading
 import time
 
@@ -12,8 +13,20 @@ from hybridflow.backends.jobs import Outcome, StoppedError
 from hybridflow.backends.process import BackendProcess
 from hybridflow.backends.timing import count_circuits
 from hybridflow.emulator.config import DeviceOptions
-from hybridflow.errors import BackendLostError, RequestCancelledError, VendorJobError
-from hybridflow.records import Batch, Capabilities, Resource, TargetSnapshot, Usage
+from hybridflow.errors import (
+    BackendLostError,
+    RequestCancelledError,
+    RequestError,
+    VendorJobError,
+)
+from hybridflow.records import (
+    Batch,
+    Capabilities,
+    PackedResult,
+    Resource,
+    TargetSnapshot,
+    Usage,
+)
 
 __all__ = ["Simulator"]
 
@@ -45,13 +58,24 @@ class Simulator:
         """End Aer's process."""
         self._aer.release()
 
-    def run(self, batch: Batch, stop: threading.Event) -> Outcome:
+    def run(self, batch: Batch, stop: threading.Event, prepared: float) -> Outcome:
         """Compute a batch's results, and let the device's time pass.
+
+        Parameters
+        ----------
+        batch
+            What is executed.
+        stop
+            Set when it is to end.
+        prepared
+            Seconds of its fixed cost that may have passed already.
 
         Raises
         ------
         StoppedError
             If the event was set meanwhile.
+        RequestError
+            If a PUB has another size than it says.
         HybridflowError
             If it cannot be run.
         """
@@ -62,10 +86,12 @@ class Simulator:
             raise StoppedError from error
         except BackendLostError as error:
             raise VendorJobError(f"the device was interrupted: {error}", transient=True) from error
-        timing = self._options.timing
+        _check_sizes(batch, results)
+        timing, scale = self._options.timing, self._options.time_scale
         if timing.is_set:
             seconds = timing.seconds(count_circuits(batch), usage.shots)
-            timing.last(started, seconds * self._options.time_scale, stop)
+            passed = min(prepared, timing.seconds_per_job * scale)
+            timing.last(started, seconds * scale - passed, stop)
             usage = Usage(qpu_seconds=seconds, shots=usage.shots)
         return results, usage
 
@@ -76,3 +102,14 @@ class Simulator:
             if stop.is_set():
                 self._aer.stop(job_id)
         return self._aer.result(job_id), self._aer.usage(job_id)
+
+
+def _check_sizes(batch: Batch, results: tuple[PackedResult, ...]) -> None:
+    # The device's time is counted by them, and the client wrote them.
+    for number, (pub, result) in enumerate(zip(batch.pubs, results, strict=True)):
+        size = max(1, math.prod(result.shape))
+        if pub.circuits != size:
+            raise RequestError(
+                f"PUB {number} of the vendor job says that it executes {pub.circuits} circuits, "
+                f"and has {size}"
+            )

@@ -6,10 +6,12 @@
 import asyncio
 import contextlib
 import math
+from http import HTTPStatus
 from typing import Any, cast
 
 import msgspec
 from tornado import netutil, web
+from tornado.http1connection import HTTP1Connection
 from tornado.httpserver import HTTPServer
 
 from hybridflow import wire
@@ -18,6 +20,7 @@ from hybridflow.backends.emulator.messages import (
     LONGEST_WAIT_SECONDS,
     Faults,
     JobId,
+    Question,
     Submission,
 )
 from hybridflow.emulator.jobs import Job
@@ -34,6 +37,7 @@ from hybridflow.errors import (
 __all__ = ["listen"]
 
 _UNKNOWN_KEY = f"the emulated QPU does not know this key: correct the credential {API_KEY}"
+_NO_ADMIN = "only admins may see and switch faults: name this key's user in `admins` of the service"
 
 
 def listen(service: Service, host: str, port: int) -> tuple[HTTPServer, str]:
@@ -68,19 +72,36 @@ def listen(service: Service, host: str, port: int) -> tuple[HTTPServer, str]:
 
 
 class _Handler(web.RequestHandler):
-    """What all questions share: keys, errors, and answers that are slow on demand."""
+    """What all questions share: keys, errors, and answers that go wrong on demand.
+
+    Attributes
+    ----------
+    is_public
+        Whether no key is asked for.
+    account
+        Whose key was given.
+    question
+        What it is to the faults; None: they do not concern it.
+    """
 
     is_public = False
-    is_slow = True
     account = ""
+    question: Question | None = None
+    _is_abandoned = False
 
     @property
     def service(self) -> Service:
         return cast(Service, self.settings["service"])
 
     async def prepare(self) -> None:
-        if self.is_slow:
-            await asyncio.sleep(self.service.faults.slow_seconds)
+        if self.question is not None:
+            await asyncio.sleep(self.service.faults.pause(self.question))
+            if self._is_abandoned:
+                raise web.Finish
+            refusal = self.service.faults.refusal(self.question)
+            if refusal is not None:
+                self.turn_away(refusal)
+                return
         if self.is_public:
             return
         account = self.service.account(self.request.headers.get("Authorization", ""))
@@ -88,15 +109,35 @@ class _Handler(web.RequestHandler):
             raise web.HTTPError(401, _UNKNOWN_KEY)
         self.account = account
 
+    def on_connection_close(self) -> None:
+        self._is_abandoned = True
+
     def answer(self, message: object) -> None:
         """Send a message as JSON."""
-        self.set_header("Content-Type", "application/json")
-        self.write(msgspec.json.encode(message))
+        self._send("application/json", msgspec.json.encode(message))
 
     def send_msgpack(self, data: bytes) -> None:
         """Send bytes that are msgpack."""
-        self.set_header("Content-Type", "application/msgpack")
+        self._send("application/msgpack", data)
+
+    def _send(self, kind: str, data: bytes) -> None:
+        self.set_header("Content-Type", kind)
         self.write(data)
+
+    def flush(self, include_footers: bool = False) -> "asyncio.Future[None]":
+        if self.question is None or not self.service.faults.doubles(self.question):
+            return super().flush(include_footers)
+        # In one piece, so that the second is there when the first has been read.
+        lines = [f"HTTP/1.1 {self.get_status()} {HTTPStatus(self.get_status()).phrase}"]
+        lines += [f"{name}: {value}" for name, value in self._headers.get_all()]
+        answer = "\r\n".join([*lines, "", ""]).encode() + b"".join(self._write_buffer)
+        return cast(HTTP1Connection, self.request.connection).stream.write(2 * answer)
+
+    def turn_away(self, status: HTTPStatus) -> None:
+        """Answer as a proxy would, in words that are not the service's."""
+        self.set_status(status)
+        self.set_header("Content-Type", "text/plain")
+        self.finish(status.phrase)
 
     def drop(self) -> None:
         """Close the connection without an answer."""
@@ -154,18 +195,25 @@ class _Resources(_Handler):
 
 
 class _Resource(_Handler):
+    question = "describe"
+
     def get(self, name: str) -> None:
         self.answer(self.service.online(name).info)
 
 
 class _Target(_Handler):
     is_public = True
+    question = "target"
 
     def get(self, name: str) -> None:
         self.send_msgpack(wire.encode(self.service.device(name).target))
 
 
 class _JobsOf(_Handler):
+    async def prepare(self) -> None:
+        self.question = "start" if self.request.method == "POST" else "find"
+        await super().prepare()
+
     def get(self, name: str) -> None:
         found = None
         if self.service.device(name).options.tags:
@@ -175,8 +223,11 @@ class _JobsOf(_Handler):
     def post(self, name: str) -> None:
         submission = wire.decode(self.request.body, Submission)
         job = self.service.submit(name, self.account, submission)
-        if self.service.take_fault("drop_accepted"):
+        if self.service.faults.take("drop_accepted"):
             self.drop()
+            return
+        if self.service.faults.take("break_accepted"):
+            self.turn_away(HTTPStatus.INTERNAL_SERVER_ERROR)
             return
         self.set_status(201)
         self.answer(JobId(id=job.id))
@@ -186,6 +237,8 @@ class _JobsOf(_Handler):
 
 
 class _Status(_Handler):
+    question = "status"
+
     async def get(self, job_id: str) -> None:
         job = self.job(job_id)
         wait = _seconds(self.get_query_argument("wait", "0"))
@@ -206,20 +259,26 @@ def _seconds(text: str) -> float:
 
 
 class _Result(_Handler):
+    question = "result"
+
     def get(self, job_id: str) -> None:
         data = self.job(job_id).packed_results()
-        if self.service.take_fault("drop_results"):
+        if self.service.faults.take("drop_results"):
             self.drop()
             return
         self.send_msgpack(data)
 
 
 class _Usage(_Handler):
+    question = "usage"
+
     def get(self, job_id: str) -> None:
         self.answer(self.job(job_id).usage)
 
 
 class _Cancel(_Handler):
+    question = "cancel"
+
     def post(self, job_id: str) -> None:
         job = self.job(job_id)
         self.service.device(job.resource).cancel(job)
@@ -231,18 +290,23 @@ class _Cancel(_Handler):
 
 class _Log(_Handler):
     def get(self) -> None:
-        self.answer(list(self.service.jobs.log()))
+        everybody = self.service.is_admin(self.account)
+        self.answer(list(self.service.jobs.log(None if everybody else self.account)))
 
 
 class _Faults(_Handler):
-    is_slow = False  # or else slowness could not be switched off in time
+    async def prepare(self) -> None:
+        await super().prepare()
+        if not self.service.is_admin(self.account):
+            raise web.HTTPError(403, _NO_ADMIN)
 
     def get(self) -> None:
-        self.answer(self.service.faults)
+        self.answer(self.service.faults.now)
 
     def put(self) -> None:
         try:
-            self.service.faults = msgspec.json.decode(self.request.body, type=Faults)
+            faults = msgspec.json.decode(self.request.body, type=Faults)
         except msgspec.DecodeError as error:
             raise RequestError(f"these are no faults: {error}") from error
-        self.answer(self.service.faults)
+        self.service.faults.switch(faults)
+        self.answer(self.service.faults.now)

@@ -5,6 +5,7 @@ What it executed is asked of the service itself, at the vendor's side of whateve
 
 import contextlib
 import os
+import secrets
 import select
 import subprocess
 import sys
@@ -22,6 +23,8 @@ from hybridflow.errors import AcquireError
 __all__ = ["QpuEmulator", "qpu_emulator"]
 
 _START_SECONDS, _END_SECONDS = 60.0, 10.0
+_ADMIN = "hybridflow.testing"
+"""Who switches the faults and reads the log, where the service has keys."""
 
 
 class QpuEmulator:
@@ -52,7 +55,7 @@ class QpuEmulator:
         return "\n".join(tables)
 
     def log(self) -> list[Execution]:
-        """Return the vendor jobs that it was given, the oldest first."""
+        """Return the vendor jobs that it was given by all its users, the oldest first."""
         with self._client() as client:
             return client.log()
 
@@ -100,11 +103,13 @@ def qpu_emulator(
     []
     """
     names = resources or ("emulated",)
-    keys = dict(keys or {})
-    config = {"qpu": dict.fromkeys(names, options), "keys": keys}
+    own = secrets.token_hex() if keys else ""
+    config: dict[str, Any] = {"qpu": dict.fromkeys(names, options)}
+    if keys:
+        config |= {"keys": {**keys, _ADMIN: own}, "admins": [_ADMIN]}
     with tempfile.TemporaryFile() as log, _process(config, log) as process:
         address = _address(process, log)
-        yield QpuEmulator(address, process.pid, names, next(iter(keys.values()), ""))
+        yield QpuEmulator(address, process.pid, names, own)
 
 
 @contextlib.contextmanager

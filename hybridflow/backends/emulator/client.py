@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 __all__ = ["Client"]
 
 _T = TypeVar("_T")
-_AWAY = (502, 503, 504)
-"""What a proxy answers where the service does not."""
+_NOT_NOW = (423, 429, 503)
+"""Nothing was done: it may be tried again later. The service itself says why, a proxy does not."""
 
 
 class Client:
@@ -203,7 +203,9 @@ class Client:
             return msgspec.json.decode(data, type=ErrorRecord).error()
         except msgspec.DecodeError:
             reason = f"HTTP status {status}"
-            if status in _AWAY:  # the service itself says why
+            if status in _NOT_NOW:
+                return ResourceError(f"{self.url} is not to be had now ({reason})", transient=True)
+            if status >= 500:
                 return self._unanswered(reason, may_start=may_start)
             return self._stranger(reason)
 

@@ -11,16 +11,16 @@ Whatever carries circuits or samples is msgpack (``wire.py``); all else is JSON,
     GET  /jobs/ID/result                               PackedResult, one a PUB (msgpack)
     GET  /jobs/ID/usage                                Usage
     POST /jobs/ID/cancel                               JobStatus
-    GET  /log                                          Execution, one a job
+    GET  /log                                          Execution, one a job of this user
     GET  /faults                                       Faults
     PUT  /faults                 Faults                Faults
 
 An error is an HTTP status of 400 or more with an :class:`~hybridflow.errors.ErrorRecord` in JSON.
 Where the service has keys, ``Authorization: Bearer KEY`` says who asks; only names and targets are
-for everybody.
+for everybody, the faults and the whole log for its admins.
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -34,6 +34,7 @@ __all__ = [
     "Execution",
     "Faults",
     "JobId",
+    "Question",
     "Submission",
 ]
 
@@ -43,7 +44,12 @@ API_KEY = "QRMI_EMULATOR_API_KEY"
 LONGEST_WAIT_SECONDS = 30.0
 """Time that the service keeps a question for a job's end open, in seconds."""
 
+Question = Literal["describe", "target", "find", "start", "status", "result", "usage", "cancel"]
+"""A kind of question, as faults tell them apart."""
+
 _Text = Annotated[str, msgspec.Meta(max_length=256)]
+_Seconds = Annotated[float, msgspec.Meta(ge=0, le=600)]
+_Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class Caller(Record, frozen=True, kw_only=True):
@@ -135,27 +141,55 @@ class Execution(Record, frozen=True, kw_only=True):
 
 
 class Faults(Record, frozen=True, kw_only=True):
-    """Faults of the service, for tests; none of them by itself.
+    """Faults of the service, for tests; none of them by itself. Counted ones end by themselves.
 
     Attributes
     ----------
     offline
         Resources cannot be acquired; jobs that are there are executed.
+    away_seconds
+        For so long from now, questions are answered 503; jobs that are there are executed.
     slow_seconds
-        Pause before each answer, other than to questions about faults.
+        Pause before a question is dealt with; it is not if who has asked gives up meanwhile.
+    busy
+        How many of the next questions are answered 429, and not dealt with.
+    broken
+        How many of the next questions are answered 500, and not dealt with.
+    doubled
+        How many of the next answers are sent twice.
+    only
+        Kinds of questions that `away_seconds` to `doubled` are for; without any, all.
+    drop_accepted
+        How many of the next jobs are accepted without an answer: the connection is closed.
+    break_accepted
+        How many of the next jobs are accepted, and answered 500.
+    drop_results
+        How many of the next results are not sent: the connection is closed.
     fail_jobs
         How many of the next jobs fail, when they are executed.
     fail_transient
         Whether these failures say that trying again can help.
-    drop_accepted
-        How many of the next jobs are accepted without an answer: the connection is closed.
-    drop_results
-        How many of the next results are not sent: the connection is closed.
+    stuck_jobs
+        How many of the next jobs run until they are cancelled, and keep the device from others.
+    lose_results
+        How many of the next jobs are done and billed, without results.
+    forget_jobs
+        How many of the next jobs are forgotten when they have ended: they stand in the log, and
+        nobody is told of them any more.
     """
 
     offline: bool = False
-    slow_seconds: Annotated[float, msgspec.Meta(ge=0, le=600)] = 0.0
-    fail_jobs: Annotated[int, msgspec.Meta(ge=0)] = 0
+    away_seconds: _Seconds = 0.0
+    slow_seconds: _Seconds = 0.0
+    busy: _Count = 0
+    broken: _Count = 0
+    doubled: _Count = 0
+    only: tuple[Question, ...] = ()
+    drop_accepted: _Count = 0
+    break_accepted: _Count = 0
+    drop_results: _Count = 0
+    fail_jobs: _Count = 0
     fail_transient: bool = False
-    drop_accepted: Annotated[int, msgspec.Meta(ge=0)] = 0
-    drop_results: Annotated[int, msgspec.Meta(ge=0)] = 0
+    stuck_jobs: _Count = 0
+    lose_results: _Count = 0
+    forget_jobs: _Count = 0
