@@ -11,7 +11,8 @@ the door's end of its pipe closes; the reaper ends the command and removes the f
 restarts a broker and ends a killed reaper's orphans.
 
 Credentials come from the environment, or from the job's one-time file (credentials.py). With them
-the broker is told when the job ends, so that it starts no vendor job that would be cut.
+the broker is told when the job ends, and again when that has changed, so that it starts no vendor
+job that would be cut.
 """
 
 import contextlib
@@ -45,7 +46,7 @@ from hybridflow.lease import Watch
 from hybridflow.redaction import redact
 from hybridflow.site import Site
 from hybridflow.slot import Slot, find_slot, write_slot
-from hybridflow.walltime import job_deadline
+from hybridflow.walltime import DeadlineWatch, job_deadline
 
 __all__ = ["BROKER_LOST", "DRAIN_SECONDS", "base_folder", "run_in_slot"]
 
@@ -129,6 +130,7 @@ def run_in_slot(
         broker = BrokerProcess(
             site.resource(slot.resource), credentials, folder, deadline=slot.deadline
         )
+        stack.enter_context(DeadlineWatch(os.environ, slot.deadline, broker.set_deadline))
         return _with_broker(keeper, broker, slot.resource, credentials)
 
 

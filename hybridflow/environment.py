@@ -19,6 +19,7 @@ __all__ = [
     "JOB_END",
     "LIST_DELIMITER",
     "LOCAL_TYPES",
+    "NODE",
     "OWN",
     "PLUGIN_NOTES",
     "REQUESTED",
@@ -113,6 +114,9 @@ JOB_END = "SLURM_JOB_END_TIME"
 
 HET_SIZE = "SLURM_HET_SIZE"
 """Number of components, in a heterogeneous job."""
+
+NODE = "SLURMD_NODENAME"
+"""The node that a step's process is on, by Slurm's name."""
 
 ENGINE_WORKER_MARKERS = ("PARSL_WORKER_POOL_ID", "PARSL_WORKER_RANK")
 """Set in an engine's workers: there, a missing slot is an error, never a simulation."""

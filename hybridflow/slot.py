@@ -3,7 +3,8 @@
 A process is *in* a slot when ``HYBRIDFLOW_BROKER`` names the slot's folder, made by the door:
 a socket for each resource, and ``slots.json``, which says what they are. Which slot may be entered
 depends on where it is asked: outside Slurm any resource of the site file, inside a Slurm job only
-those that the plugin has acquired for it.
+those that the plugin has acquired for it, or, where the site file says that no plugin grants them,
+those that the job's allocation holds.
 """
 
 import functools
@@ -17,12 +18,13 @@ from pathlib import Path
 import msgspec
 
 from hybridflow import environment
+from hybridflow.allocated import allocated
 from hybridflow.broker.base import Connection
 from hybridflow.broker.place import socket_path
 from hybridflow.errors import NoSlotError, SiteError
 from hybridflow.grants import Grant, conflicts, grants, requested
 from hybridflow.records import Record
-from hybridflow.site import Site, load_site
+from hybridflow.site import Site, SlotRequest, load_site
 
 __all__ = [
     "Origin",
@@ -123,8 +125,9 @@ def find_slot(
 ) -> Slot:
     """Return the slot that a command started here may use.
 
-    Inside a slot that is this same slot; inside a Slurm job a resource that the plugin acquired;
-    elsewhere a resource of the site.
+    Inside a slot that is this same slot; inside a Slurm job a resource that the plugin acquired, or
+    that the job's allocation holds where the site file says ``qpu = false``; elsewhere a resource
+    of the site.
 
     Parameters
     ----------
@@ -141,6 +144,8 @@ def find_slot(
         If there is no slot of such a resource here; says how to get one.
     SiteError
         If the site does not define the resource, or defines it as something else than Slurm does.
+    SlurmError
+        If Slurm had to be asked what the job holds, and did not say.
     """
     folder = environ.get(environment.BROKER)
     if folder:
@@ -184,8 +189,13 @@ def _inside(folder: Path, resource: str | None) -> Slot:
 
 def _granted(site: Site, resource: str | None, environ: Mapping[str, str]) -> Grant:
     acquired = {grant.name: grant for grant in grants(environ)}
+    unplugged = {name: slot for name, slot in _unplugged(site).items() if name not in acquired}
+    acquired |= {grant.name: grant for grant in allocated(unplugged, environ)}
+    wanted = resource or site.default
+    if not acquired and wanted in unplugged:
+        raise NoSlotError(_why_not_held(wanted, unplugged[wanted], site, environ), resource=wanted)
     if not acquired:
-        raise NoSlotError(_why_none(resource or site.default, environ), resource=resource)
+        raise NoSlotError(_why_none(wanted, environ), resource=resource)
     name = resource or _choice(site, list(acquired))
     if name not in acquired:
         raise NoSlotError(_why_not(name, list(acquired), environ), resource=name)
@@ -196,6 +206,21 @@ def _granted(site: Site, resource: str | None, environ: Mapping[str, str]) -> Gr
             f"{environment.SITE} or with --site"
         )
     return acquired[name]
+
+
+def _unplugged(site: Site) -> dict[str, SlotRequest]:
+    # Slots that no plugin grants.
+    slots = site.slurm.slots if site.slurm is not None else {}
+    return {name: slot for name, slot in slots.items() if not slot.qpu}
+
+
+def _why_not_held(name: str, slot: SlotRequest, site: Site, environ: Mapping[str, str]) -> str:
+    words = {"gres": slot.gres, "licenses": slot.licenses}
+    options = " ".join(f"--{option}={value}" for option, value in words.items() if value)
+    return (
+        f"Slurm job {environ[environment.SLURM_JOB]} holds no slot of {name!r} on this node: "
+        f"submit it with {options}, which is what a slot is by [slurm.slots.{name}] of site {_named(site)}"
+    )
 
 
 def _why_none(name: str, environ: Mapping[str, str]) -> str:

@@ -1,23 +1,26 @@
-"""When a Slurm job ends: what is left of its time limit, as an absolute time.
+"""When a Slurm job ends: what is left of its time limit, as an absolute time; looked at again.
 
 The plugin's ``NAME_QRMI_JOB_TIMEOUT_SECONDS`` is the whole limit. Newer Slurm says the end in the
-job's environment; older ones are asked, once, at the door.
+job's environment; older ones are asked, and so is every Slurm from time to time: a time limit may
+be changed while the job runs.
 """
 
-import subprocess
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 
-from hybridflow import environment
+from hybridflow import environment, squeue
 from hybridflow.errors import SlurmError
 
-__all__ = ["job_deadline"]
+__all__ = ["LOOK_SECONDS", "DeadlineWatch", "job_deadline"]
 
-_ANSWER_SECONDS = 10.0
-_UNLIMITED = ("N/A", "NONE", "Unknown")
+LOOK_SECONDS = 60.0
+"""Time between two looks at a job's end, in seconds: one question for each slot."""
 
 
 def job_deadline(environ: Mapping[str, str]) -> float | None:
     """Return the time at which the Slurm job of this process ends at the latest.
+
+    In a heterogeneous job it is the end of the component that this process is in.
 
     Parameters
     ----------
@@ -37,43 +40,56 @@ def job_deadline(environ: Mapping[str, str]) -> float | None:
     if not environment.in_slurm_job(environ):
         return None
     said = environ.get(environment.JOB_END, "")
-    if said.isdecimal():
+    if said.isdecimal() and environment.HET_SIZE not in environ:
         return float(said)
-    return _ask(environ[environment.SLURM_JOB], environ)
+    return squeue.ask(environ).end
 
 
-def _ask(job: str, environ: Mapping[str, str]) -> float | None:
-    answer = _squeue(job, environ)
-    # A heterogeneous job, or an array, answers with a line for each of its jobs.
-    for line in answer.splitlines():
-        number, _, end = line.strip().partition(" ")
-        if number == job and end.strip().isdecimal():
-            return float(end)
-        if number == job and end.strip() in _UNLIMITED:
-            return None
-    raise SlurmError(f"squeue does not say when job {job} ends: {answer.strip()!r}")
+class DeadlineWatch:
+    """Asks Slurm now and then when the job ends, and tells of every change; a context manager.
 
+    Does nothing outside a job. While Slurm does not answer, what it has said before holds.
 
-def _squeue(job: str, environ: Mapping[str, str]) -> str:
-    # Not through slurm/commands.py: the door stands below that room, and waits for less long.
-    command = ["squeue", "--noheader", "--jobs", job, "--format", "%A %e"]
-    try:
-        done = subprocess.run(
-            command,
-            env={**environ, "SLURM_TIME_FORMAT": "%s"},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_ANSWER_SECONDS,
-            check=True,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise SlurmError(
-            f"squeue did not answer in {_ANSWER_SECONDS:g} s", transient=True
-        ) from error
-    except subprocess.CalledProcessError as error:
-        raise SlurmError(f"squeue says: {error.stderr.strip()}", transient=True) from error
-    except OSError as error:
-        raise SlurmError(f"squeue cannot be started: {error.strerror}") from error
-    return done.stdout
+    Parameters
+    ----------
+    environ
+        The job's variables.
+    known
+        What is known of the end so far.
+    tell
+        Called with each new end, in a thread of the watch's own.
+    interval_seconds
+        Time between two looks, in seconds.
+    """
+
+    def __init__(
+        self,
+        environ: Mapping[str, str],
+        known: float | None,
+        tell: Callable[[float | None], None],
+        interval_seconds: float = LOOK_SECONDS,
+    ) -> None:
+        self._environ = environ
+        self._known = known
+        self._tell = tell
+        self._interval_seconds = interval_seconds
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="hybridflow-deadline", daemon=True)
+
+    def __enter__(self) -> "DeadlineWatch":
+        if environment.in_slurm_job(self._environ):
+            self._thread.start()
+        return self
+
+    def __exit__(self, *reason: object) -> None:
+        self._closing.set()  # a question that is under way is not waited for
+
+    def _run(self) -> None:
+        while not self._closing.wait(self._interval_seconds):
+            try:
+                end = squeue.ask(self._environ).end
+            except SlurmError:
+                continue  # slurmctld may be down for a while; the limit that was set still holds
+            if end != self._known:
+                self._known = end
+                self._tell(end)

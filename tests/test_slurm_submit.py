@@ -2,10 +2,11 @@
 
 import contextlib
 import json
+import os
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -29,7 +30,7 @@ from hybridflow.testing import slurm_cluster
 ROOT = Path(__file__).parent.parent
 NODES = ROOT / "tests" / "slurm_nodes.py"
 PLACES = {"quantum": {"node": "q1", "shots": 5}, "classical": ["c1", "c2"]}
-# Without a plugin, nobody but the site's own lines can say what the GRES stands for.
+# Without a plugin, the site file says what a slot is, and Slurm whether the job holds one.
 SITE = """
 [qpu.aer_a]
 backend = "aer"
@@ -37,7 +38,6 @@ tasks_per_slot = 1
 
 [slurm]
 walltime = "5"
-setup = ["export QRMI_JOB_QPU_RESOURCES=aer_a QRMI_JOB_QPU_TYPES=aer"]
 
 [slurm.quantum]
 partition = "qpu"
@@ -49,6 +49,15 @@ nodes = 2
 [slurm.slots.aer_a]
 qpu = false
 gres = "qpu:aer_a:1"
+"""
+
+LICENCE = """
+[qpu.cloud]
+backend = "aer"
+
+[slurm.slots.cloud]
+qpu = false
+licenses = "cloud:1"
 """
 
 SCRIPT = """\
@@ -64,13 +73,24 @@ SCRIPT = """\
 #SBATCH --time=10
 #SBATCH --nodes=3
 set -e
-export QRMI_JOB_QPU_RESOURCES=aer_a QRMI_JOB_QPU_TYPES=aer
 export HYBRIDFLOW_SITE={site}
 exec echo 'a b' --wait
 """
 
 
-plugged = slurm_cluster(scope="module", nodes=3, qpus={"aer_a": 1, "aer_b": 2}, plugin=True)
+bare = slurm_cluster(scope="module", nodes=3, qpus={"aer_a": 1}, licenses={"cloud": 1})
+
+
+@pytest.fixture
+def unplugged(
+    bare: SlurmCluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[SlurmCluster]:
+    """A cluster without the plugin, for this process's own commands."""
+    for name, value in bare.environ.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    yield bare
+    bare.run(["scancel", "--user", str(os.getuid())])
 
 
 @pytest.fixture
@@ -117,7 +137,7 @@ def test_what_is_wrong_is_explained(site: Path, tmp_path: Path) -> None:
 
 
 def test_waiting_gives_the_status_of_the_command(
-    on_cluster: SlurmCluster, site: Path, tmp_path: Path
+    unplugged: SlurmCluster, site: Path, tmp_path: Path
 ) -> None:
     done = submit(site, "--wait", "--nodes", "1", "--", "sh", "-c", "echo here; exit 7")
     assert done.exit_code == 7
@@ -125,27 +145,45 @@ def test_waiting_gives_the_status_of_the_command(
     assert said(tmp_path) == "here\n"
 
 
-def test_more_nodes_than_there_are_is_explained(on_cluster: SlurmCluster, site: Path) -> None:
+def test_more_nodes_than_there_are_is_explained(unplugged: SlurmCluster, site: Path) -> None:
     """Slurm takes such a job, and would let it wait for ever with a hold on the QPU."""
     done = submit(site, "--wait", "--nodes", "9", "--", "true")
     assert done.exit_code == 3
     assert re.search(r"job (\d+) waits for what cannot come .* scancel \1", done.output)
 
 
+def test_without_a_plugin_the_allocation_says_which_slots_a_job_has(
+    unplugged: SlurmCluster, tmp_path: Path
+) -> None:
+    """By GRES or by licence, on the node that has it; and none to a job that was given none."""
+    site = tmp_path / "site.toml"
+    site.write_text(SITE + LICENCE)
+    show = f"{sys.executable} -m hybridflow slot show --json --site {site}"
+    job = f"{show} --resource aer_a; srun --nodes=2 --het-group=1 {show} --resource cloud"
+    held = ["--gres=qpu:aer_a:1", ":", "--partition=classical", "--nodes=2", "--licenses=cloud:1"]
+    done = unplugged.run(["salloc", "--partition=qpu", *held, "sh", "-c", job], check=False)
+    shown = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(each["resource"], each["origin"], each["slots"]) for each in shown] == [
+        ("aer_a", "slurm", 1),
+        ("cloud", "slurm", 1),
+    ], done.stderr
+    # The licence's slot is on the first node of its component alone.
+    assert done.stderr.count("holds no slot of 'cloud' on this node: submit it with") == 1
+    refused = unplugged.run(["srun", "sh", "-c", show], check=False)
+    assert "submit it with --gres=qpu:aer_a:1, which is what a slot is" in refused.stderr
+
+
 def test_tasks_run_where_they_should_and_nothing_is_left_of_a_cancelled_job(
-    on_cluster: SlurmCluster, site: Path, tmp_path: Path
+    unplugged: SlurmCluster, site: Path, tmp_path: Path
 ) -> None:
     """On Parsl, without a plugin."""
     check_places_and_cancel(site, tmp_path, "parsl")
 
 
 def test_the_site_file_that_we_ship_fits_a_cluster_with_the_plugin(
-    plugged: SlurmCluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    on_cluster: SlurmCluster, tmp_path: Path
 ) -> None:
     """The same on Dask, with a slot that the plugin has granted."""
-    for name, value in plugged.environ.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.chdir(tmp_path)
     shipped = tmp_path / "slurm.toml"
     shipped.symlink_to(ROOT / "configs" / "slurm.toml")
     check_places_and_cancel(shipped, tmp_path, "dask")
@@ -188,7 +226,7 @@ def until(condition: Callable[[], bool], seconds: float = 100) -> None:
 
 @pytest.mark.timeout(240)
 def test_sqd_in_one_job_gives_the_energy_of_the_laptop(
-    on_cluster: SlurmCluster, site: Path, tmp_path: Path
+    unplugged: SlurmCluster, site: Path, tmp_path: Path
 ) -> None:
     """The same workflow and seed, through the same command, on one machine and in a job."""
     run = ["run", "sqd", "--molecule", "h2", "--shots", "1000", "--iterations", "1", "--quiet"]

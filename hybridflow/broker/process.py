@@ -16,7 +16,7 @@ import msgspec
 from hybridflow import environment
 from hybridflow.broker import protocol
 from hybridflow.broker.place import check_folder, check_path, socket_path
-from hybridflow.broker.protocol import Drain, Ready, Start
+from hybridflow.broker.protocol import Deadline, Drain, Ready, Start
 from hybridflow.errors import AcquireError, BrokerLostError
 from hybridflow.records import Resource
 
@@ -99,8 +99,8 @@ class BrokerProcess:
             if self._process is not None and self._process.poll() is None:
                 raise RuntimeError(f"the broker of {self._resource.name!r} is already running")
             self._process = process = self._launch()
-        try:
             self._hand_over(process)
+        try:
             self._await_ready(process, timeout_seconds)
         except BaseException:
             self.kill()
@@ -190,6 +190,16 @@ class BrokerProcess:
         """Start it again, after ending what is left of it; raises what :meth:`start` raises."""
         self.kill()
         self.start(timeout_seconds)
+
+    def set_deadline(self, at: float | None) -> None:
+        """Tell the broker, and any that takes its place, that the slot ends at another time.
+
+        `at` is in Unix time; None: it has no end.
+        """
+        with self._lock:  # not before a broker that is just being started has its configuration
+            self._deadline = at
+            if self._process is not None:
+                self._tell(self._process, protocol.frame(Deadline(at)))
 
     def drain(self, timeout_seconds: float) -> bool:
         """Have what is under way ended, then the process; False if it has not ended in time.
