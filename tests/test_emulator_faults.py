@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import wait
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,9 @@ from hybridflow.errors import (
 )
 from hybridflow.records import Batch, JobState, Primitive, Reply
 from hybridflow.testing import QpuEmulator, qpu_emulator
+
+FAULT_SECONDS = 3.0
+"""How long a fault lasts that does not end by itself: a broker has more patience than a test."""
 
 CREDENTIALS = {API_KEY: KEYS["alice"]}
 
@@ -303,8 +307,10 @@ def test_every_request_is_delivered_or_fails_and_none_is_executed_twice(
 ) -> None:
     asked, before = [1, 2, 4], len(emulator.log())
     emulator.faults(**faults)
-    tickets = [connection.submit(request(shots)) for shots in asked]
-    delivered = [outcome(ticket.future) for ticket in tickets]
+    futures = [connection.submit(request(shots)).future for shots in asked]
+    wait(futures, FAULT_SECONDS)
+    emulator.faults()
+    delivered = [outcome(future) for future in futures]
     assert all(got in (0, shots) for got, shots in zip(delivered, asked, strict=True))
     eventually(lambda: all(entry.state.final for entry in emulator.log()))
     done = [entry for entry in emulator.log()[before:] if entry.state is JobState.DONE]
