@@ -4,6 +4,7 @@ A site file is TOML; ``configs/laptop.toml`` documents every key. Without one, :
 returns the built-in laptop site: one ideal Aer simulator and a classical worker a core.
 """
 
+import math
 import os
 import tomllib
 from pathlib import Path
@@ -15,7 +16,7 @@ from hybridflow import environment
 from hybridflow.backends.registry import backend_type
 from hybridflow.component import Component, check_line, check_walltime, check_word
 from hybridflow.errors import SiteError
-from hybridflow.records import Record, Resource
+from hybridflow.records import OnUncertain, Record, Resource
 
 __all__ = ["Blocks", "Classical", "Site", "SlotRequest", "Slurm", "load_site"]
 
@@ -218,10 +219,17 @@ class _Qpu(msgspec.Struct, frozen=True):
     backend: str
     tasks_per_slot: int = 16
     max_in_flight: int = 1
+    batch_seconds: float = 60.0
+    budget_seconds: float | None = None
+    on_uncertain: OnUncertain = "ask"
 
     def __post_init__(self) -> None:
         if self.tasks_per_slot < 1 or self.max_in_flight < 1:
             raise ValueError("`tasks_per_slot` and `max_in_flight` must be at least 1")
+        if not 0 < self.batch_seconds < math.inf:
+            raise ValueError(f"`batch_seconds` must be more than 0, not {self.batch_seconds}")
+        if self.budget_seconds is not None and not 0 <= self.budget_seconds < math.inf:
+            raise ValueError(f"`budget_seconds` must be at least 0, not {self.budget_seconds}")
 
 
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -311,11 +319,7 @@ def _resource(name: str, table: dict[str, Any], file: Path) -> Resource:
     _refuse_unknown(own, kind.Options, file, place, extra=common_keys)
     options = _convert(own, kind.Options, file, place)
     return Resource(
-        name=name,
-        backend=common.backend,
-        options=msgspec.to_builtins(options),
-        tasks_per_slot=common.tasks_per_slot,
-        max_in_flight=common.max_in_flight,
+        name=name, options=msgspec.to_builtins(options), **msgspec.structs.asdict(common)
     )
 
 

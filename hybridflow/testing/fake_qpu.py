@@ -176,6 +176,8 @@ class FakeQPU:
             exact=True,
             tags=options.tags,
             fixed_seconds=options.seconds_per_job,
+            circuit_seconds=options.seconds_per_circuit,
+            shot_seconds=options.seconds_per_shot,
         )
 
     def subscribe(self, listener: Callable[[str], None]) -> None:

@@ -103,6 +103,8 @@ class AerBackend:
             tags=True,
             options=_REQUEST_OPTIONS,
             fixed_seconds=self.options.seconds_per_job,
+            circuit_seconds=self.options.seconds_per_circuit,
+            shot_seconds=self.options.seconds_per_shot,
         )
 
     @cached_property
