@@ -31,7 +31,7 @@ import msgspec
 from hybridflow import environment
 from hybridflow.broker.place import MAX_PATH_BYTES, socket_path
 from hybridflow.broker.process import BrokerProcess
-from hybridflow.credentials import read_credentials, remove_credentials
+from hybridflow.credentials import Credentials
 from hybridflow.errors import (
     BrokerLostError,
     HybridflowError,
@@ -119,24 +119,27 @@ def run_in_slot(
         if slot.folder is not None:
             keeper = Keeper(command, variables, lease=watch, grace_seconds=grace_seconds)
             return stack.enter_context(keeper).run()
+        # Put back when all that ran in the slot has ended, which must not see them.
+        held = Credentials(os.environ, slot.resource, slot.type)
+        stack.callback(_put_back, held)
         folder = _make_folder(slot.resource)
         variables[environment.BROKER] = str(folder)
         keeper = Keeper(
             command, variables, folder=str(folder), lease=watch, grace_seconds=grace_seconds
         )
         stack.enter_context(keeper)
-        slot, credentials = _enter(slot)
+        slot, credentials = _enter(slot, held)
         write_slot(slot, folder)
         broker = BrokerProcess(
             site.resource(slot.resource), credentials, folder, deadline=slot.deadline
         )
         stack.enter_context(DeadlineWatch(os.environ, slot.deadline, broker.set_deadline))
-        return _with_broker(keeper, broker, slot.resource, credentials)
+        return _with_broker(keeper, broker, slot.resource, held, credentials)
 
 
-def _enter(slot: Slot) -> tuple[Slot, dict[str, str]]:
+def _enter(slot: Slot, held: Credentials) -> tuple[Slot, dict[str, str]]:
     """Return the slot with all that only the door may ask for, and the resource's credentials."""
-    credentials = read_credentials(os.environ, slot.resource, slot.type)
+    credentials = held.read()
     if credentials:
         forbid_dumps()
     try:
@@ -158,8 +161,20 @@ def _not_startable(program: str) -> int:
     return 126 if there else 127
 
 
+def _put_back(held: Credentials) -> None:
+    try:
+        held.put_back()
+    except SiteError as error:
+        # For this command all went well; the next one of this step may miss them.
+        _report(f"the credentials could not be put back: {error}")
+
+
 def _with_broker(
-    keeper: Keeper, broker: BrokerProcess, name: str, credentials: Mapping[str, str]
+    keeper: Keeper,
+    broker: BrokerProcess,
+    name: str,
+    held: Credentials,
+    credentials: Mapping[str, str],
 ) -> int:
     try:
         with _interruptible():
@@ -171,7 +186,7 @@ def _with_broker(
         raise
     supervisor = _Supervisor(broker, name, credentials)
     try:
-        remove_credentials(os.environ, name)  # not before the resource was acquired
+        held.take()  # not before the resource was acquired
         status = keeper.run(stop=supervisor.lost)
     finally:
         supervisor.close()

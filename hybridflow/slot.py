@@ -219,7 +219,8 @@ def _why_not_held(name: str, slot: SlotRequest, site: Site, environ: Mapping[str
     options = " ".join(f"--{option}={value}" for option, value in words.items() if value)
     return (
         f"Slurm job {environ[environment.SLURM_JOB]} holds no slot of {name!r} on this node: "
-        f"submit it with {options}, which is what a slot is by [slurm.slots.{name}] of site {_named(site)}"
+        f"submit it with {options}, which is what a slot is by [slurm.slots.{name}] of site "
+        f"{_named(site)}"
     )
 
 

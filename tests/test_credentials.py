@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hybridflow.credentials import MAX_BYTES, read_credentials, remove_credentials
+from hybridflow.credentials import MAX_BYTES, Credentials
 from hybridflow.errors import NoSlotError, SiteError
 
 KEY = {"QRMI_IBM_QCS_IAM_APIKEY": "s3cr3t"}
@@ -27,10 +27,14 @@ def write(file: Path, content: object) -> None:
 
 
 def take(file: Path, resource: str = "fez", kind: str = VENDOR, **more: str) -> dict[str, str]:
-    environ = {"HYBRIDFLOW_CREDENTIALS": str(file), **more}
-    found = read_credentials(environ, resource, kind)
-    remove_credentials(environ, resource)
+    credentials = held(file, resource, kind, **more)
+    found = credentials.read()
+    credentials.take()
     return found
+
+
+def held(file: Path, resource: str = "fez", kind: str = VENDOR, **more: str) -> Credentials:
+    return Credentials({"HYBRIDFLOW_CREDENTIALS": str(file), **more}, resource, kind)
 
 
 def test_taken_once_and_removed(file: Path) -> None:
@@ -39,8 +43,7 @@ def test_taken_once_and_removed(file: Path) -> None:
 
 
 def test_who_could_not_acquire_may_read_again(file: Path) -> None:
-    environ = {"HYBRIDFLOW_CREDENTIALS": str(file)}
-    assert read_credentials(environ, "fez", VENDOR) == read_credentials(environ, "fez", VENDOR)
+    assert held(file).read() == held(file).read() == KEY
 
 
 def test_a_file_without_a_secret_in_it_does_not_stay(file: Path) -> None:
@@ -60,7 +63,9 @@ def test_of_several_resources_each_is_taken_once(file: Path) -> None:
 
 def test_a_second_door_is_told_why_there_is_nothing(file: Path) -> None:
     take(file)
-    with pytest.raises(NoSlotError, match=r"another `hybridflow slot run` of this job.*inside one"):
+    with pytest.raises(
+        NoSlotError, match=r"another `hybridflow slot run` of this step.*srun --overlap"
+    ):
         take(file, fez_QRMI_JOB_ACQUISITION_TOKEN="t")
 
 
@@ -75,17 +80,17 @@ def test_a_file_without_an_entry_stays_for_others(file: Path) -> None:
 
 
 def test_the_reference_plugin_puts_them_into_the_environment() -> None:
-    assert read_credentials({"fez_QRMI_IBM_QCS_IAM_APIKEY": "s3cr3t"}, "fez", VENDOR) == KEY
+    assert Credentials({"fez_QRMI_IBM_QCS_IAM_APIKEY": "s3cr3t"}, "fez", VENDOR).read() == KEY
 
 
 def test_none_at_all() -> None:
     with pytest.raises(NoSlotError, match="HYBRIDFLOW_CREDENTIALS is not"):
-        read_credentials({}, "fez", VENDOR)
+        Credentials({}, "fez", VENDOR).read()
 
 
 def test_names_that_dash_drops() -> None:
     with pytest.raises(NoSlotError, match="#!/bin/bash"):
-        read_credentials({}, "ibm-fez.1", VENDOR)
+        Credentials({}, "ibm-fez.1", VENDOR).read()
 
 
 @pytest.mark.parametrize(
@@ -140,3 +145,55 @@ def test_a_bound_on_its_size(file: Path) -> None:
     os.truncate(file, MAX_BYTES + 1)
     with pytest.raises(SiteError, match="1,048,577 bytes"):
         take(file)
+
+
+def test_put_back_they_are_there_for_the_next_one(file: Path) -> None:
+    """Also where others have taken theirs meanwhile, or put it back before."""
+    write(file, {"fez": KEY, "torino": KEY | {"QRMI_IBM_QCS_SESSION_MODE": "batch"}})
+    one, other = held(file), held(file, "torino")
+    parts = one.read(), other.read()
+    one.take()
+    other.take()
+    assert not file.exists()
+    for credentials in (one, other, one):
+        credentials.put_back()
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert (held(file).read(), held(file, "torino").read()) == parts
+    assert [path.name for path in file.parent.iterdir()] == [file.name]
+
+
+def test_of_two_who_have_read_one_has_them(file: Path) -> None:
+    first, second = held(file), held(file)
+    assert first.read() == second.read()
+    first.take()
+    with pytest.raises(NoSlotError, match="another `hybridflow slot run`"):
+        second.take()
+    second.put_back()
+    assert not file.exists()
+
+
+def test_after_the_step_there_is_no_place_to_put_them_back(tmp_path: Path) -> None:
+    folder = tmp_path / "job"
+    folder.mkdir()
+    write(folder / "0.json", {"fez": KEY})
+    credentials = held(folder / "0.json")
+    credentials.read()
+    credentials.take()
+    folder.rmdir()
+    credentials.put_back()
+    assert not folder.exists()
+
+
+def test_a_full_disk_loses_no_other_s(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    credentials = held(file)
+    credentials.read()
+    credentials.take()
+    write(file, {"torino": KEY})
+
+    def full(*_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(SiteError, match="cannot be written: No space left"):
+        credentials.put_back()
+    assert held(file, "torino").read() == KEY

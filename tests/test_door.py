@@ -200,17 +200,38 @@ def test_credentials_of_a_file_reach_the_broker_alone(place: Place, tmp_path: Pa
         "HYBRIDFLOW_CREDENTIALS": str(file),
     }
     show = [sys.executable, "-m", "hybridflow", "slot", "show", "--json"]
-    done = run(place, "sh", "-c", f"env; {' '.join(map(quoted, show))}", **job)
+    look = f"test -e {file} && echo file; env; {' '.join(map(quoted, show))}"
+    done = run(place, "sh", "-c", look, **job)
     assert (done.returncode, done.stderr) == (0, "")
     assert SECRET in place.seen.read_text()
     assert SECRET not in done.stdout
     assert "HYBRIDFLOW_CREDENTIALS" not in done.stdout
     shown = json.loads(done.stdout.splitlines()[-1])
     assert (shown["type"], shown["deadline"]) == ("iqm-server", int(job["SLURM_JOB_END_TIME"]))
-    assert not file.exists()
-    again = run(place, "true", **job)
-    assert again.returncode == 2
-    assert "another `hybridflow slot run` of this job" in again.stderr
+    assert "file" not in done.stdout.split()
+    assert file.exists()
+
+
+def test_of_two_doors_in_one_step_the_second_has_the_credentials_after_the_first(
+    place: Place, tmp_path: Path
+) -> None:
+    """Such as a block of an engine that is started again."""
+    file = tmp_path / "credentials.json"
+    file.touch(mode=0o600)
+    file.write_text(json.dumps({"one": {"QRMI_IBM_QCS_IAM_APIKEY": SECRET}}))
+    job = {
+        "SLURM_JOB_ID": "42",
+        "SLURM_JOB_END_TIME": str(int(time.time()) + 600),
+        "QRMI_JOB_QPU_RESOURCES": "one",
+        "QRMI_JOB_QPU_TYPES": "iqm-server",
+        "HYBRIDFLOW_CREDENTIALS": str(file),
+    }
+    besides = ["env", "-u", "HYBRIDFLOW_BROKER", f"HYBRIDFLOW_CREDENTIALS={file}"]
+    during = run(place, *besides, *through("true"), **job)
+    assert during.returncode == 2
+    assert "another `hybridflow slot run` of this step has them" in during.stderr
+    after = run(place, "true", **job)
+    assert (after.returncode, after.stderr) == (0, "")
 
 
 def test_what_cannot_end_before_the_job_does_is_the_engine_s_to_try_again(place: Place) -> None:
