@@ -5,8 +5,10 @@ plugin of arXiv 2506.10052, or ours), and the launchers whose variables make MPI
 plain process believe that they are ranks.
 """
 
+import functools
 import re
 import sys
+import uuid
 from collections.abc import Mapping
 from enum import StrEnum
 
@@ -26,6 +28,7 @@ __all__ = [
     "RESOURCES",
     "ROLE",
     "RUN",
+    "SESSION",
     "SITE",
     "SLOTS",
     "SLURM_JOB",
@@ -40,6 +43,7 @@ __all__ = [
     "in_engine_worker",
     "in_slurm_job",
     "names_credentials",
+    "session",
     "thread_limits",
 ]
 
@@ -55,13 +59,16 @@ DEBUG = "HYBRIDFLOW_DEBUG"
 RUN = "HYBRIDFLOW_RUN"
 """Folder of the run: events, results, report."""
 
+SESSION = "HYBRIDFLOW_SESSION"
+"""One execution of a workflow: a run that is resumed has several; see :func:`session`."""
+
 ROLE = "HYBRIDFLOW_ROLE"
 """What a worker was started for: one of :class:`Role`."""
 
 CREDENTIALS = "HYBRIDFLOW_CREDENTIALS"
 """One-time file with the job's credentials, where our plugin grants the slot; the door takes it."""
 
-OWN = (SITE, BROKER, DEBUG, RUN, ROLE, CREDENTIALS)
+OWN = (SITE, BROKER, DEBUG, RUN, SESSION, ROLE, CREDENTIALS)
 """Every variable of hybridflow's own."""
 
 PLUGIN_NOTES = ("HYBRIDFLOW_QPU_ASKED", "HYBRIDFLOW_QPU_INHERITED")
@@ -171,6 +178,20 @@ def clean(environment: Mapping[str, str], role: Role | None = None) -> dict[str,
     if role is Role.CLASSICAL:
         kept.pop(BROKER, None)
     return kept
+
+
+def session(environment: Mapping[str, str]) -> str:
+    """Return the execution of a workflow that a process with these variables belongs to.
+
+    The outermost process, whose variables do not say, begins one: what it starts is given the
+    variable.
+    """
+    return environment.get(SESSION) or _own_session()
+
+
+@functools.cache
+def _own_session() -> str:
+    return uuid.uuid4().hex
 
 
 def thread_limits(threads: int) -> dict[str, str]:

@@ -244,12 +244,16 @@ class PackedResult(Record, frozen=True, kw_only=True):
 
 
 class ClientInfo(Record, frozen=True, kw_only=True):
-    """Who asks: kept in the protocol for fairness and accounting.
+    """Who asks: for fairness and accounting, and to tell a retry from a repetition.
 
     Attributes
     ----------
-    user, workflow, task
-        Whose request it is: names of the user, the run's folder, the engine's id of the task.
+    user, workflow
+        Whose request it is: names of the user and of the run's folder.
+    task, attempt
+        The task, by its id in the run's events, and this execution of it; empty outside a task.
+    engine_task
+        What the engine calls the task each time that it runs it; empty where that is not known.
     host, pid
         The process.
     weight
@@ -259,6 +263,8 @@ class ClientInfo(Record, frozen=True, kw_only=True):
     user: str = ""
     workflow: str = ""
     task: str = ""
+    attempt: str = ""
+    engine_task: str = ""
     host: str = ""
     pid: int = 0
     weight: float = 1.0

@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Generic, ParamSpec, TypeVar, overload
+from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar, overload
 
 from hybridflow import environment
 from hybridflow.environment import Role
@@ -23,7 +23,9 @@ from hybridflow.errors import NoSlotError, TaskError, TaskExitError, UnmarkedTas
 from hybridflow.events import TaskEnded, TaskStarted, event_log
 
 __all__ = [
+    "Attempt",
     "as_task",
+    "current_attempt",
     "current_task",
     "guarded",
     "is_quantum_task",
@@ -32,6 +34,7 @@ __all__ = [
     "refuse_unmarked",
     "run_marked",
     "set_current_task",
+    "set_engine_task",
     "task_name",
 ]
 
@@ -39,7 +42,29 @@ _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
 _MARK = "__hybridflow_quantum__"
-_current: ContextVar[str] = ContextVar("hybridflow_task", default="")
+_engine_task: ContextVar[str] = ContextVar("hybridflow_engine_task", default="")
+
+
+class Attempt(NamedTuple):
+    """One execution of a task.
+
+    Attributes
+    ----------
+    task
+        Id of the task in the run's events; empty outside a task.
+    attempt
+        Id of this execution.
+    engine_task
+        What the engine calls the task each time that it runs it; empty where that is not known.
+    """
+
+    task: str = ""
+    attempt: str = ""
+    engine_task: str = ""
+
+
+_current: ContextVar[Attempt] = ContextVar("hybridflow_task", default=Attempt())
+_running: dict[str, Attempt] = {}
 
 
 @overload
@@ -127,7 +152,19 @@ def refuse_marked(function: object) -> None:
 
 def current_task() -> str:
     """Return the id of the task that this thread is running; empty outside a task."""
-    return _current.get()
+    return _current.get().task
+
+
+def current_attempt() -> Attempt:
+    """Return the attempt at a task that this thread belongs to.
+
+    A thread that a task has started belongs to it where it is the only one in this process, or
+    where it was given its context (``contextvars.copy_context().run``).
+    """
+    current = _current.get()
+    if not current.task and len(_running) == 1:
+        return next(iter(_running.copy().values()), current)
+    return current
 
 
 def set_current_task(task: str) -> None:
@@ -135,7 +172,12 @@ def set_current_task(task: str) -> None:
 
     What is called in it is part of that task, marked functions too.
     """
-    _current.set(task)
+    _current.set(Attempt(task, task, _engine_task.get()))
+
+
+def set_engine_task(name: str) -> None:
+    """Say what the engine calls the task that this context runs, each time that it runs it."""
+    _engine_task.set(name)
 
 
 def run_marked(function: Callable[..., _R], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> _R:
@@ -173,12 +215,15 @@ def _check_place(kind: Role, function: object) -> None:
 @contextmanager
 def _recorded(function: object, kind: Role, task: str = "", worker: str = "") -> Iterator[None]:
     # Only the outermost call is a task; a marked function inside it is just a function.
-    if _current.get():
+    if _current.get().task:
         yield
         return
+    known = task or _engine_task.get()
     task = task or uuid.uuid4().hex
     worker = worker or _worker_name()
-    token = _current.set(task)
+    attempt = Attempt(task, uuid.uuid4().hex, known)
+    token = _current.set(attempt)
+    _running[attempt.attempt] = attempt
     error = ""
     event_log().emit(TaskStarted(task=task, kind=kind, name=task_name(function), worker=worker))
     try:
@@ -188,6 +233,7 @@ def _recorded(function: object, kind: Role, task: str = "", worker: str = "") ->
         raise
     finally:
         _current.reset(token)
+        del _running[attempt.attempt]
         event_log().emit(TaskEnded(task=task, worker=worker, error=error))
 
 

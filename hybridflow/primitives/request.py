@@ -17,7 +17,7 @@ from hybridflow import environment
 from hybridflow.errors import RequestError
 from hybridflow.primitives.structure import structure
 from hybridflow.records import ClientInfo, Primitive, Request
-from hybridflow.tasks import current_task
+from hybridflow.tasks import current_attempt
 from hybridflow.wire import pack_pubs
 
 __all__ = ["checked_seed", "make_request"]
@@ -83,10 +83,13 @@ def _derived(seed: int, place: int) -> int:
 
 
 def _client() -> ClientInfo:
+    running = current_attempt()
     return ClientInfo(
         user=_user(os.getuid()),
         workflow=os.environ.get(environment.RUN, ""),
-        task=current_task(),
+        task=running.task,
+        attempt=running.attempt,
+        engine_task=running.engine_task,
         host=socket.gethostname(),
         pid=os.getpid(),
     )

@@ -1,0 +1,367 @@
+"""The journal of one broker: :class:`LedgerJournal`, from the dispatcher's steps to the ledger.
+
+::
+
+    dispatcher ──steps──► LedgerJournal ──► appender.py   this broker's file
+                             │    ▲   └───► results.py    a file for each vendor job's results
+              reader.py ─────┴──► state.py, pool.py       what all brokers of the run have noted
+              outcomes.py                                 which attempts at tasks have failed
+
+What cannot be written is said in the log. A result that was paid for is delivered all the same; a
+vendor job that costs something is not started unless the intent is on the disk.
+"""
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from hybridflow.broker.entry import Entry
+from hybridflow.broker.journal import Attached, Claimed, LeftBehind
+from hybridflow.broker.ledger import steps as s
+from hybridflow.broker.ledger.appender import Appender
+from hybridflow.broker.ledger.identity import digest
+from hybridflow.broker.ledger.outcomes import Outcomes
+from hybridflow.broker.ledger.owner import JobEnded, Owner, has_ended, nobody_knows
+from hybridflow.broker.ledger.pool import Place, attempt_of
+from hybridflow.broker.ledger.reader import Reader
+from hybridflow.broker.ledger.results import read_replies, write_replies
+from hybridflow.broker.ledger.state import Job, JobPhase, State
+from hybridflow.broker.work import VendorJob
+from hybridflow.errors import (
+    BackendLostError,
+    ErrorRecord,
+    HybridflowError,
+    LedgerError,
+    UncertainError,
+)
+from hybridflow.records import ClientInfo, Reply, Request, Resource, Usage
+
+__all__ = ["LedgerJournal"]
+
+_log = logging.getLogger(__name__)
+_MOST_BUFFERED = 2**20
+
+
+class LedgerJournal:
+    """Keeps a broker's requests and vendor jobs in the ledger of its run.
+
+    Parameters
+    ----------
+    run
+        The run's folder.
+    resource
+        What the broker drives.
+    owner
+        This process.
+    free
+        Whether to run a request again costs nothing: then only the machine's power loss can lose a
+        step, and a ledger that cannot be written stops nothing.
+    job_ended
+        Asked whether the Slurm job of a broker on another machine has ended.
+    """
+
+    keeps = True
+
+    def __init__(
+        self,
+        run: Path,
+        resource: Resource,
+        owner: Owner,
+        *,
+        free: bool = False,
+        job_ended: JobEnded = nobody_knows,
+    ) -> None:
+        self._run = run
+        self._folder = run / "ledger"
+        self._resource = resource
+        self._owner = owner
+        self._free = free
+        self._job_ended = job_ended
+        self._opened = s.Opened(
+            version=s.VERSION, owner=owner, resource=resource.name, backend=resource.backend
+        )
+        self._appender = Appender(self._folder, self._opened, durable=not free)
+        self._reader = Reader(self._folder, but=owner.name)
+        self._outcomes = Outcomes(run)
+        self._state = State(owner.session)
+        self._under_way: set[str] = set()
+        self._unstored: dict[str, Sequence[Reply]] = {}
+        self._read_at = 0.0
+        self._refresh()
+        self._free_the_dead()
+
+    # -- requests ------------------------------------------------------------------------------
+
+    def admit(self, entry: Entry) -> Claimed | None:
+        """Take note of a request; return what it need not be paid for again.
+
+        Raises
+        ------
+        UncertainError
+            If it may have been paid for, which a person has to look up.
+        """
+        if entry.arrived > self._read_at:
+            self._refresh()
+        request = entry.request
+        if request.id not in self._state.requests:
+            self._admit(request)
+        for place in self._offers(request):
+            found = self._take(request, place)
+            if found is not None:
+                return found
+        return None
+
+    def _admit(self, request: Request) -> None:
+        self._note(
+            s.Admitted(
+                request=request.id,
+                digest=digest(request, self._resource.name),
+                client=request.client,
+                key=request.key,
+                pubs=len(request.pubs),
+                circuits=sum(pub.circuits for pub in request.pubs),
+                shots=sum(pub.circuits * (pub.shots or 0) for pub in request.pubs),
+            )
+        )
+
+    def _offers(self, request: Request) -> Iterator[Place]:
+        record = self._state.requests[request.id]
+        if record.place is not None:  # it was sent before, and asks again
+            yield record.place
+            return
+        pool = self._state.pools.get(record.admitted.digest)
+        if pool is None:
+            return
+        for holder in pool.holders():
+            ended_well = self._outcomes.ended_well(holder)
+            if ended_well:
+                pool.settle(attempt_of(holder))
+            elif ended_well is False:
+                self._release(holder)
+        yield from pool.offers(request.client)
+
+    def _take(self, request: Request, place: Place) -> Claimed | None:
+        job = place.job
+        if job.phase is JobPhase.UNCERTAIN:
+            self._decide(job)
+            return None
+        found: Claimed
+        if job.phase is JobPhase.STORED:
+            reply = self._reply(place)
+            if reply is None:
+                return None
+            found = reply
+        elif job.tag in self._under_way:
+            found = Attached(tag=job.tag)
+        else:
+            return None  # another broker's, which may still be at work
+        if self._state.requests[request.id].place is not place:
+            self._note(s.Claimed(request=request.id, tag=job.tag, place=place.index))
+            self._commit(durable=False)
+        return found
+
+    def _reply(self, place: Place) -> Reply | None:
+        tag = place.job.tag
+        try:
+            replies = self._unstored.get(tag) or read_replies(self._folder, tag)
+            return replies[place.index]
+        except (LedgerError, IndexError) as error:
+            _log.error("results of vendor job %s are lost: %s", place.job.id, error)
+            place.pool.drop(place)
+            return None
+
+    def _decide(self, job: Job) -> None:
+        rule = self._resource.on_uncertain
+        if rule == "repeat":
+            _log.warning("vendor job with tag %s is uncertain: it may be paid for twice", job.tag)
+            self._note(s.Resolved(tag=job.tag))
+            return
+        raise UncertainError(_uncertain(job, self._run, self._resource.name, rule == "ask"))
+
+    def delivered(self, entry: Entry) -> None:
+        """Note that a request was given its reply."""
+        self._note(s.Delivered(request=entry.request.id))
+
+    def failed(self, entry: Entry, error: HybridflowError) -> None:
+        """Note that a request was given an error."""
+        self._note(s.Failed(request=entry.request.id, error=ErrorRecord.of(error)))
+
+    def cancelled(self, entry: Entry) -> None:
+        """Note that a request was cancelled."""
+        self._note(s.Cancelled(request=entry.request.id))
+
+    def abandoned(self, entry: Entry) -> None:
+        """Note that the process that made a request has died before it had the outcome."""
+        self._note(s.Cancelled(request=entry.request.id, died=True))
+
+    def gone(self, client: ClientInfo) -> None:
+        """Note that a process has died: what its unfinished attempts hold is free."""
+        for holder in self._holders():
+            same = (holder.host, holder.pid) == (client.host, client.pid)
+            if same and not self._outcomes.ended_well(holder):
+                self._release(holder)
+
+    def _holders(self) -> list[ClientInfo]:
+        found = {
+            attempt_of(holder): holder
+            for pool in self._state.pools.values()
+            for holder in pool.holders()
+        }
+        return list(found.values())
+
+    def _release(self, holder: ClientInfo) -> None:
+        self._note(s.Released(attempt=attempt_of(holder)))
+
+    # -- vendor jobs ---------------------------------------------------------------------------
+
+    def intend(self, job: VendorJob) -> None:
+        """Note that the vendor is about to be asked for a job.
+
+        Raises
+        ------
+        LedgerError
+            If that cannot be made durable.
+        """
+        requests = tuple(entry.request.id for entry in job.work.entries)
+        self._note(s.Intended(tag=job.tag, requests=requests, cuts=job.cuts))
+        try:
+            self._appender.commit(durable=True)
+        except LedgerError as error:
+            if not self._free:
+                self._note(s.Voided(tag=job.tag, error=ErrorRecord.of(error)))
+                raise
+            self._complain(error)
+        self._under_way.add(job.tag)
+
+    def started(self, job: VendorJob) -> None:
+        """Note the vendor's id."""
+        assert job.id is not None
+        self._note(s.Started(tag=job.tag, id=job.id))
+        self._commit(durable=True)
+
+    def stored(self, job: VendorJob, replies: Sequence[Reply], usage: Usage) -> None:
+        """Keep the replies of a vendor job, and book what it has cost."""
+        assert job.id is not None
+        self._under_way.discard(job.tag)
+        try:
+            write_replies(self._folder, job.tag, replies, durable=not self._free)
+        except OSError as error:
+            # Here they are known; after the broker's end they can only be asked of the vendor.
+            self._unstored[job.tag] = list(replies)
+            _log.error(
+                "the results of vendor job %s cannot be stored and are delivered only: %s",
+                job.id,
+                error.strerror or error,
+            )
+            self._state.apply(self._opened, s.Stored(tag=job.tag, id=job.id, usage=usage))
+            return
+        self._note(s.Stored(tag=job.tag, id=job.id, usage=usage))
+        self._commit(durable=True)
+
+    def void(self, job: VendorJob, error: HybridflowError, usage: Usage) -> None:
+        """Note that a vendor job has no results."""
+        self._under_way.discard(job.tag)
+        record = ErrorRecord.of(error)
+        self._note(s.Voided(tag=job.tag, id=job.id, error=record, usage=usage))
+        self._commit(durable=True)
+
+    def uncertain(self, job: VendorJob) -> None:
+        """Note that nobody can say whether a vendor job was started."""
+        self._under_way.discard(job.tag)
+        self._note(s.Doubted(tag=job.tag))
+        self._commit(durable=True)
+
+    # -- other brokers -------------------------------------------------------------------------
+
+    def left_behind(self) -> Sequence[LeftBehind]:
+        """Return the vendor jobs of brokers that have ended, to be taken over."""
+        found = []
+        for job in list(self._state.jobs.values()):
+            if job.opened.resource != self._resource.name or not self._is_orphan(job):
+                continue
+            if self._free:
+                lost = ErrorRecord.of(BackendLostError("its simulator has ended"))
+                self._note(s.Voided(tag=job.tag, id=job.id, error=lost))
+                continue
+            self._under_way.add(job.tag)
+            found.append(LeftBehind(tag=job.tag, id=job.id, cuts=job.intended.cuts))
+        return found
+
+    def _is_orphan(self, job: Job) -> bool:
+        if job.phase not in (JobPhase.INTENDED, JobPhase.STARTED) or job.tag in self._under_way:
+            return False
+        ended = has_ended(job.opened.owner, self._owner, self._job_ended)
+        if ended is None:
+            _log.warning(
+                "vendor job %s of broker %s on %s is not taken over: nobody can say whether that "
+                "broker has ended",
+                job.id or f"with tag {job.tag}",
+                job.opened.owner.name,
+                job.opened.owner.host,
+            )
+        return bool(ended)
+
+    def booked(self) -> float:
+        """Return the QPU seconds that this run's other brokers have booked on this resource."""
+        return sum(
+            job.usage.qpu_seconds
+            for job in self._state.jobs.values()
+            if job.opened.resource == self._resource.name and job.booked_by != self._owner.name
+        )
+
+    def _refresh(self) -> None:
+        self._read_at = time.monotonic()
+        try:
+            for opened, step in self._reader.news():
+                self._state.apply(opened, step)
+        except LedgerError as error:
+            if not error.transient:
+                raise
+            self._complain(error)
+
+    def _free_the_dead(self) -> None:
+        # This broker takes the place of one whose clients may have died meanwhile.
+        for holder in self._holders():
+            here = holder.host == self._owner.host
+            if here and not Path(f"/proc/{holder.pid}").exists():
+                self._release(holder)
+
+    # -- writing -------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Write what is left, and say that nothing comes any more."""
+        self._note(s.Closed())
+        self._commit(durable=True)
+        self._appender.close()
+
+    def _note(self, step: s.Step) -> None:
+        self._state.apply(self._opened, step)
+        self._appender.add(step)
+        if self._appender.size > _MOST_BUFFERED:
+            self._commit(durable=False)
+
+    def _commit(self, *, durable: bool) -> None:
+        try:
+            self._appender.commit(durable=durable)
+        except LedgerError as error:
+            self._complain(error)
+
+    def _complain(self, error: LedgerError) -> None:
+        _log.error("%s", error)
+
+
+def _uncertain(job: Job, run: Path, resource: str, asks: bool) -> str:
+    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(job.intended.time))
+    known = (
+        f"whether a vendor job on {resource!r} was started at {when} (tag {job.tag}, "
+        f"{len(job.intended.requests)} requests) is not known: its id was lost, and it cannot be "
+        "looked up from here"
+    )
+    if not asks:
+        return f"{known}; `on_uncertain` says that it is not to be paid for twice"
+    command = f"hybridflow ledger resolve {run} {job.tag}"
+    return (
+        f"{known}. Look at the vendor's list of jobs. If it is there: `{command} --job-id ID`; if "
+        f"not: `{command} --repeat`; then run this again with --resume {run}"
+    )

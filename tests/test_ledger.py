@@ -1,0 +1,569 @@
+"""The ledger of a run: what withstands crashes, who gets which result, what is never paid twice."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from hybridflow.broker.entry import Entry
+from hybridflow.broker.journal import Attached
+from hybridflow.broker.ledger import steps
+from hybridflow.broker.ledger.appender import Appender
+from hybridflow.broker.ledger.frames import Damage, Frame, frame, frames
+from hybridflow.broker.ledger.journal import LedgerJournal
+from hybridflow.broker.ledger.owner import Owner, has_ended, this_process
+from hybridflow.broker.ledger.reader import Reader
+from hybridflow.broker.ledger.results import results_file
+from hybridflow.broker.ledger.state import JobPhase, RequestPhase
+from hybridflow.broker.merging import merge
+from hybridflow.broker.work import VendorJob, Work
+from hybridflow.errors import LedgerError, UncertainError, VendorJobError
+from hybridflow.events import EventLog, TaskEnded
+from hybridflow.records import (
+    ClientInfo,
+    PackedPub,
+    PackedResult,
+    Primitive,
+    Provenance,
+    Reply,
+    Request,
+    Resource,
+    Usage,
+)
+
+QPU = Resource(name="qpu", backend="fake")
+NOBODY: Any = lambda outcome: None  # noqa: E731
+
+
+# --- frames --------------------------------------------------------------------------------------
+
+PAYLOADS = [b"one", b"", b"\xf5hfl in the middle", bytes(1000)]
+
+
+def test_frames_are_read_as_they_were_written() -> None:
+    found = list(frames(b"".join(map(frame, PAYLOADS))))
+    assert [part.payload for part in found if isinstance(part, Frame)] == PAYLOADS
+    assert len(found) == len(PAYLOADS)
+
+
+def test_a_file_cut_anywhere_loses_its_last_frame_alone() -> None:
+    whole = frame(b"first") + frame(b"second")
+    for cut in range(len(frame(b"first")) + 1, len(whole)):
+        first, torn = frames(whole[:cut])
+        assert isinstance(first, Frame)
+        assert first.payload == b"first"
+        assert torn == Damage(len(frame(b"first")), cut, torn=True)
+
+
+def test_damage_in_the_middle_is_told_from_a_torn_end() -> None:
+    parts = [frame(b"first"), frame(b"second"), frame(b"third")]
+    for place in range(len(parts[1])):
+        data = bytearray(b"".join(parts))
+        data[len(parts[0]) + place] ^= 0xFF
+        found = list(frames(bytes(data)))
+        payloads = [part.payload for part in found if isinstance(part, Frame)]
+        assert payloads == [b"first", b"third"]
+        damage = [part for part in found if isinstance(part, Damage)]
+        begin = len(parts[0])
+        assert damage == [Damage(begin, begin + len(parts[1]), torn=False)]
+
+
+def test_zeros_are_no_frames() -> None:
+    assert list(frames(frame(b"x") + bytes(100)))[1:] == [
+        Damage(len(frame(b"x")), len(frame(b"x")) + 100, torn=True)
+    ]
+
+
+# --- one broker ----------------------------------------------------------------------------------
+
+
+class Broker:
+    """A broker's journal, driven by hand as the dispatcher drives it."""
+
+    def __init__(
+        self,
+        run: Path,
+        name: str = "a",
+        session: str = "one",
+        resource: Resource = QPU,
+        **options: Any,
+    ) -> None:
+        self.owner = this_process(name, session, {})
+        self.journal = LedgerJournal(run, resource, self.owner, **options)
+
+    def ask(self, request: Request) -> Any:
+        return self.journal.admit(Entry(request, None, NOBODY))
+
+    def send(self, *requests: Request) -> VendorJob:
+        """Intend a vendor job with requests that were admitted."""
+        _, cuts = merge(requests, [1.0] * len(requests))
+        job = VendorJob(Work([Entry(request, None, NOBODY) for request in requests]), cuts)
+        self.journal.intend(job)
+        return job
+
+    def start(self, *requests: Request) -> VendorJob:
+        job = self.send(*requests)
+        job.id = f"vendor-{job.tag[:6]}"
+        self.journal.started(job)
+        return job
+
+    def run(self, *requests: Request, usage: float = 1.0) -> list[Reply]:
+        """Admit requests, run them as one vendor job and deliver."""
+        for request in requests:
+            assert self.ask(request) is None
+        job = self.start(*requests)
+        replies = replies_of(job)
+        self.journal.stored(job, replies, Usage(qpu_seconds=usage, shots=10))
+        for entry in job.work.entries:
+            self.journal.delivered(entry)
+        return replies
+
+
+def replies_of(job: VendorJob) -> list[Reply]:
+    assert job.id is not None
+    return [
+        Reply(
+            results=(PackedResult(arrays={"meas": f"{job.id} {place}".encode()}),),
+            provenance=Provenance(
+                resource="qpu",
+                backend="fake",
+                simulator=False,
+                vendor_job_id=job.id,
+                batch_requests=len(job.cuts),
+                batch_pubs=len(job.cuts),
+                queue_seconds=0.0,
+                run_seconds=1.0,
+                qpu_seconds=1.0,
+            ),
+        )
+        for place in range(len(job.cuts))
+    ]
+
+
+numbers = iter(range(10**6))
+
+
+def request(content: str = "bell", **client: Any) -> Request:
+    who: dict[str, Any] = {"host": os.uname().nodename, "pid": os.getpid(), "attempt": "first"}
+    who |= client
+    key = who.pop("key", None)
+    return Request(
+        id=f"r{next(numbers)}",
+        primitive=Primitive.SAMPLER,
+        pubs=(PackedPub(circuit=b"", structure=content.encode(), shots=10),),
+        client=ClientInfo(**who),
+        key=key,
+    )
+
+
+def files(run: Path) -> list[Path]:
+    return sorted((run / "ledger").glob("*.log"))
+
+
+def read(run: Path, session: str = "") -> Any:
+    from hybridflow.broker.ledger.state import State
+
+    state = State(session)
+    for opened, step in Reader(run / "ledger").news():
+        state.apply(opened, step)
+    return state
+
+
+def test_a_run_that_is_resumed_claims_in_order_and_pays_for_the_rest(tmp_path: Path) -> None:
+    first = Broker(tmp_path, "a", "one").run(request(), request(attempt="other"), request("ghz"))
+    again = Broker(tmp_path, "b", "two")
+    assert again.ask(request(attempt="new")) == first[0]
+    assert again.ask(request(attempt="new")) == first[1]
+    assert again.ask(request(attempt="new")) is None
+    assert again.ask(request("ghz", attempt="new")) == first[2]
+    assert again.ask(request("other", attempt="new")) is None
+
+
+def test_two_repetitions_stay_two_samples(tmp_path: Path) -> None:
+    broker = Broker(tmp_path)
+    broker.run(request(attempt="first", task="t1"))
+    assert broker.ask(request(attempt="first", task="t1")) is None
+    assert broker.ask(request(attempt="second", task="t2")) is None
+
+
+def test_a_failed_attempts_results_are_claimed_by_the_next_equal_request(tmp_path: Path) -> None:
+    broker = Broker(tmp_path)
+    (reply,) = broker.run(request(attempt="first", task="t1"))
+    assert broker.ask(request(attempt="second", task="t2")) is None
+    end_task(tmp_path, "t1", "ValueError: no")
+    assert broker.ask(request(attempt="third", task="t3")) == reply
+    assert broker.ask(request(attempt="fourth", task="t4")) is None
+
+
+def end_task(run: Path, task: str, error: str = "") -> None:
+    log = EventLog(run)
+    log.emit(TaskEnded(task=task, worker="w", error=error))
+    log.close()
+
+
+def test_what_a_task_that_ended_well_was_given_stays_its_own(tmp_path: Path) -> None:
+    broker = Broker(tmp_path)
+    (reply,) = broker.run(request(attempt="first", task="t1", engine_task="key-1"))
+    end_task(tmp_path, "t1")
+    assert broker.ask(request(attempt="second", task="t2", engine_task="key-2")) is None
+    # Its engine has lost what it returned, and runs it once more.
+    assert broker.ask(request(attempt="third", task="t3", engine_task="key-1")) == reply
+    assert broker.ask(request(attempt="third", task="t3", engine_task="key-1")) is None
+
+
+def test_a_dead_process_lets_go_of_what_it_was_given(tmp_path: Path) -> None:
+    broker = Broker(tmp_path)
+    end_task_of(tmp_path, 2, "t2")
+    mine, yours = request(pid=1, attempt="dead"), request("ghz", pid=2, attempt="well", task="t2")
+    replies = broker.run(mine, yours)
+    for client in (mine.client, yours.client):
+        broker.journal.gone(client)
+    assert broker.ask(request(attempt="new")) == replies[0]
+    assert broker.ask(request("ghz", attempt="new")) is None  # that task had ended well
+
+
+def end_task_of(run: Path, pid: int, task: str) -> None:
+    event = TaskEnded(task=task, worker="w")
+    file = run / f"events-{os.uname().nodename}-{pid}.jsonl"
+    file.write_bytes(msgspec.json.encode(event) + b"\n")
+
+
+def test_a_restarted_broker_knows_which_clients_have_died(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        pass
+    replies = Broker(tmp_path, "a").run(request(pid=ended.pid, attempt="dead"), request("ghz"))
+    again = Broker(tmp_path, "b")
+    assert again.ask(request(attempt="new")) == replies[0]
+    assert again.ask(request("ghz", attempt="new")) is None
+
+
+def test_a_key_names_one_sample_for_everybody(tmp_path: Path) -> None:
+    broker = Broker(tmp_path)
+    (reply,) = broker.run(request("bell", key="mine"))
+    assert broker.ask(request("another circuit", key="mine")) == reply
+    assert broker.ask(request("another circuit", key="mine")) == reply
+    assert broker.ask(request("bell", key="yours")) is None
+    assert broker.ask(request("bell")) is None
+
+
+def test_a_request_that_comes_again_after_its_broker_died_gets_its_own(tmp_path: Path) -> None:
+    same, other = request(), request()
+    replies = Broker(tmp_path, "a").run(same, other)
+    again = Broker(tmp_path, "b")
+    assert again.ask(other) == replies[1]
+    assert again.ask(same) == replies[0]
+
+
+def test_a_retry_attaches_to_the_vendor_job_that_runs(tmp_path: Path) -> None:
+    broker = Broker(tmp_path)
+    lost, retry = request(attempt="first", task="t1"), request(attempt="second", task="t2")
+    assert broker.ask(lost) is None
+    job = broker.start(lost)
+    end_task(tmp_path, "t1", "killed")
+    assert broker.ask(retry) == Attached(tag=job.tag)
+    (reply,) = replies_of(job)
+    broker.journal.stored(job, [reply], Usage())
+    assert broker.ask(retry) == reply
+    assert broker.ask(request(attempt="third", task="t3")) is None
+
+
+def test_a_failed_vendor_jobs_requests_start_anew(tmp_path: Path) -> None:
+    broker = Broker(tmp_path)
+    asked = request()
+    assert broker.ask(asked) is None
+    job = broker.start(asked)
+    broker.journal.void(job, VendorJobError("bad"), Usage(qpu_seconds=0.5))
+    assert broker.ask(asked) is None
+    assert broker.journal.booked() == 0.0
+    assert Broker(tmp_path, "b").journal.booked() == 0.5
+
+
+# --- what a broker that has ended leaves behind --------------------------------------------------
+
+AND_DIE = """
+import os, sys
+sys.path.insert(0, sys.argv[2])
+from pathlib import Path
+from test_ledger import Broker, request
+broker = Broker(Path(sys.argv[1]), "dead", "one")
+{}
+os._exit(0)
+"""
+
+
+def by_a_process_that_dies(run: Path, code: str) -> None:
+    script = AND_DIE.format(code)
+    here = str(Path(__file__).parent)
+    subprocess.run([sys.executable, "-c", script, str(run), here], check=True, timeout=60)
+
+
+def test_a_started_job_of_a_dead_broker_is_taken_over(tmp_path: Path) -> None:
+    by_a_process_that_dies(tmp_path, "r = request(); broker.ask(r); broker.start(r)")
+    broker = Broker(tmp_path, "b", "two")
+    (left,) = broker.journal.left_behind()
+    assert left.id is not None
+    asked = request(attempt="new")
+    assert broker.ask(asked) == Attached(tag=left.tag)
+    job = VendorJob(Work([]), left.cuts, tag=left.tag, id=left.id)
+    broker.journal.started(job)
+    (reply,) = replies_of(job)
+    broker.journal.stored(job, [reply], Usage(qpu_seconds=2.0))
+    assert broker.ask(asked) == reply
+    assert broker.journal.booked() == 0.0  # it has booked that itself
+    assert not Broker(tmp_path, "c", "three").journal.left_behind()
+
+
+def test_an_intended_job_of_a_dead_broker_is_looked_for(tmp_path: Path) -> None:
+    by_a_process_that_dies(tmp_path, "r = request(); broker.ask(r); broker.send(r)")
+    (left,) = Broker(tmp_path, "b", "two").journal.left_behind()
+    assert left.id is None
+
+
+@pytest.mark.parametrize("rule", ["ask", "fail", "repeat"])
+def test_on_uncertain_decides_where_nobody_can_look(tmp_path: Path, rule: Any) -> None:
+    by_a_process_that_dies(tmp_path, "r = request(); broker.ask(r); broker.send(r)")
+    resource = msgspec.structs.replace(QPU, on_uncertain=rule)
+    broker = Broker(tmp_path, "b", "two", resource)
+    (left,) = broker.journal.left_behind()
+    broker.journal.uncertain(VendorJob(Work([]), left.cuts, tag=left.tag))
+    if rule == "repeat":
+        assert broker.ask(request(attempt="new")) is None
+        broker.journal.close()
+        assert read(tmp_path).jobs[left.tag].phase is JobPhase.RESOLVED
+        return
+    with pytest.raises(UncertainError) as failed:
+        broker.ask(request(attempt="new"))
+    assert ("ledger resolve" in str(failed.value)) == (rule == "ask")
+    assert not failed.value.transient
+    assert broker.ask(request("ghz", attempt="new")) is None
+
+
+def test_a_living_brokers_jobs_are_left_alone(tmp_path: Path) -> None:
+    first = Broker(tmp_path, "a", "one")
+    asked = request()
+    first.ask(asked)
+    job = first.start(asked)
+    second = Broker(tmp_path, "b", "two")
+    assert not second.journal.left_behind()
+    assert second.ask(request(attempt="new")) is None
+    (reply,) = replies_of(job)
+    first.journal.stored(job, [reply], Usage())
+    assert second.ask(request(attempt="newer")) == reply  # it reads on while the other writes
+
+
+def test_free_jobs_die_with_their_broker(tmp_path: Path) -> None:
+    by_a_process_that_dies(tmp_path, "r = request(); broker.ask(r); broker.start(r)")
+    broker = Broker(tmp_path, "b", "two", free=True)
+    assert not broker.journal.left_behind()
+    assert broker.ask(request(attempt="new")) is None
+
+
+# --- who has ended -------------------------------------------------------------------------------
+
+
+def elsewhere(owner: Owner, **changes: Any) -> Owner:
+    away = {"host": "node9", "machine": "m9", "boot": "b9"}
+    return msgspec.structs.replace(owner, **(away | changes))
+
+
+def test_this_machine_knows_its_processes() -> None:
+    here = this_process("x", "s", {})
+    assert has_ended(here, here) is False
+    assert has_ended(msgspec.structs.replace(here, born=here.born - 1), here) is True
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        pass
+    assert has_ended(msgspec.structs.replace(here, pid=ended.pid), here) is True
+    assert has_ended(msgspec.structs.replace(here, boot="before"), here) is True
+    assert has_ended(msgspec.structs.replace(here, namespace=1), here) is None
+
+
+def test_a_zombie_has_ended() -> None:
+    here = this_process("x", "s", {})
+    with subprocess.Popen([sys.executable, "-c", ""]) as child:
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert has_ended(msgspec.structs.replace(here, pid=child.pid), here) is True
+
+
+def test_slurm_knows_the_jobs_of_other_machines() -> None:
+    here = this_process("x", "s", {"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": "1"})
+
+    def ended(job: str) -> bool | None:
+        return {"5": True, "6": False, "7": False}.get(job)
+
+    assert has_ended(elsewhere(here, slurm_job=""), here, ended) is None
+    assert has_ended(elsewhere(here, slurm_job="5"), here, ended) is True
+    assert has_ended(elsewhere(here, slurm_job="6"), here, ended) is False
+    assert has_ended(elsewhere(here, slurm_job="8"), here, ended) is None
+    # The same job, before it was requeued, and on another of its nodes.
+    assert has_ended(elsewhere(here, slurm_restarts=0), here, ended) is True
+    assert has_ended(elsewhere(here), here, ended) is None
+
+
+# --- faults --------------------------------------------------------------------------------------
+
+
+def test_a_torn_last_record_is_tolerated(tmp_path: Path) -> None:
+    broker = Broker(tmp_path, "a")
+    (first,) = broker.run(request())
+    broker.run(request("ghz"))
+    (file,) = files(tmp_path)
+    file.write_bytes(file.read_bytes()[:-5])
+    again = Broker(tmp_path, "b", "two")
+    assert again.ask(request(attempt="new")) == first
+    assert [job.phase for job in read(tmp_path).jobs.values()] == [
+        JobPhase.STORED,
+        JobPhase.STARTED,
+    ]
+
+
+def test_damage_costs_what_it_hits_and_no_more(tmp_path: Path) -> None:
+    broker = Broker(tmp_path, "a")
+    (first,) = broker.run(request())
+    before = files(tmp_path)[0].stat().st_size
+    (second,) = broker.run(request("ghz"))
+    (file,) = files(tmp_path)
+    data = bytearray(file.read_bytes())
+    data[before + 40] ^= 0xFF
+    file.write_bytes(data)
+    again = Broker(tmp_path, "b", "two")
+    assert again.ask(request(attempt="new")) == first
+    assert again.ask(request("ghz", attempt="new")) in (None, second)
+
+
+@pytest.mark.parametrize("harm", ["damaged", "lost"])
+def test_results_that_cannot_be_read_are_said_and_paid_again(
+    tmp_path: Path, harm: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    (reply,) = Broker(tmp_path, "a").run(request())
+    tag = next(iter(read(tmp_path).jobs))
+    file = results_file(tmp_path / "ledger", tag)
+    if harm == "lost":
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[:-1] + b"?")
+    assert Broker(tmp_path, "b", "two").ask(request(attempt="new")) is None
+    assert reply.provenance.vendor_job_id in caplog.text
+
+
+def test_no_job_is_intended_that_cannot_be_recorded(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    broker = Broker(run)
+    broker.run(request())
+    hidden = tmp_path / "hidden"
+    run.rename(hidden)
+    for file in files(hidden):
+        file.unlink()
+    asked = request("ghz")
+    assert broker.ask(asked) is None
+    with pytest.raises(LedgerError) as failed:
+        broker.send(asked)
+    assert failed.value.transient
+    hidden.rename(run)
+    broker.run(request("again"))
+    found = read(run)
+    assert [job.phase for job in found.jobs.values()] == [JobPhase.VOID, JobPhase.STORED]
+
+
+def test_a_paid_result_is_delivered_though_it_cannot_be_stored(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    broker = Broker(run)
+    asked = request(attempt="first", task="t1")
+    broker.ask(asked)
+    job = broker.start(asked)
+    run.rename(tmp_path / "hidden")
+    (reply,) = replies_of(job)
+    broker.journal.stored(job, [reply], Usage())
+    assert str(job.id) in caplog.text
+    (tmp_path / "hidden").rename(run)
+    end_task(run, "t1", "killed")
+    assert broker.ask(request(attempt="second", task="t2")) == reply
+    # The next broker can ask the vendor for it.
+    assert read(run).jobs[job.tag].phase is JobPhase.STARTED
+
+
+def test_a_free_job_runs_without_a_ledger(tmp_path: Path) -> None:
+    broker = Broker(tmp_path / "nowhere", free=True)
+    broker.run(request())
+
+
+def test_a_full_disk_loses_nothing_that_was_durable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker = Broker(tmp_path)
+    (first,) = broker.run(request())
+    asked = request("ghz")
+    assert broker.ask(asked) is None
+    write = os.write
+
+    def full(descriptor: int, data: Any) -> int:
+        if len(data) < 8:
+            raise OSError(28, "No space left on device")
+        return write(descriptor, bytes(data)[: len(data) // 2])
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", full)
+        with pytest.raises(LedgerError, match="No space"):
+            broker.send(asked)
+    (third,) = broker.run(request("third"))
+    again = Broker(tmp_path, "b", "two")
+    assert again.ask(request(attempt="new")) == first
+    assert again.ask(request("third", attempt="new")) == third
+    assert again.ask(request("ghz", attempt="new")) is None
+    assert not again.journal.left_behind()
+
+
+def test_a_newer_ledger_is_refused(tmp_path: Path) -> None:
+    owner = this_process("new", "one", {})
+    opened = steps.Opened(version=99, owner=owner, resource="qpu", backend="fake")
+    Appender(tmp_path / "ledger", opened).commit(durable=True)
+    with pytest.raises(LedgerError, match="newer"):
+        Broker(tmp_path)
+
+
+def test_nothing_depends_on_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = Broker(tmp_path, "a").run(request(), request())
+    monkeypatch.setattr("time.time", lambda: 0.0)
+    again = Broker(tmp_path, "b", "two")
+    replies: Sequence[Any] = [again.ask(request(attempt="new")) for _ in range(2)]
+    assert replies == first
+
+
+def test_steps_that_come_twice_count_once(tmp_path: Path) -> None:
+    Broker(tmp_path, "a").run(request(), usage=2.0)
+    (file,) = files(tmp_path)
+    file.with_name("copy.1.log").write_bytes(file.read_bytes())
+    broker = Broker(tmp_path, "b", "two")
+    assert broker.journal.booked() == 2.0
+    assert broker.ask(request(attempt="new")) is not None
+    assert broker.ask(request(attempt="new")) is None
+
+
+def test_what_has_become_of_requests_can_be_read(tmp_path: Path) -> None:
+    broker = Broker(tmp_path)
+    done, failed, cancelled = request(), request("b"), request("c")
+    broker.run(done)
+    for other in (failed, cancelled):
+        broker.ask(other)
+    broker.journal.failed(Entry(failed, None, NOBODY), VendorJobError("no"))
+    broker.journal.cancelled(Entry(cancelled, None, NOBODY))
+    broker.journal.close()
+    found = read(tmp_path).requests
+    assert found[done.id].phase is RequestPhase.DELIVERED
+    assert found[failed.id].phase is RequestPhase.FAILED
+    assert found[failed.id].error.message == "no"
+    assert found[cancelled.id].phase is RequestPhase.CANCELLED
+
+
+def test_files_are_the_owners_alone(tmp_path: Path) -> None:
+    Broker(tmp_path).run(request())
+    for path in (tmp_path / "ledger").rglob("*"):
+        assert path.stat().st_mode & 0o777 == (0o700 if path.is_dir() else 0o600)
