@@ -127,7 +127,7 @@ class Dispatcher:
             vendor=self._vendor,
             log=self._events,
         )
-        self._intake = Intake(self._queue, self._journal, self._order, self._outcomes)
+        self._intake = Intake(self._queue, self._journal, self._order, self._gather, self._outcomes)
         self._recovery = Recovery(
             resource,
             capabilities,
@@ -250,7 +250,7 @@ class Dispatcher:
         work = self._lanes.next_again()
         if work is not None:
             return work
-        taken = self._order.take(room)
+        taken = self._order.take(room, self._lanes.share(len(self._order)))
         return Work(self._queue.run(taken)) if taken else None
 
     def _start(self, work: Work) -> None:

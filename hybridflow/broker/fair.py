@@ -18,6 +18,7 @@ first all the same. For one thread.
 """
 
 import math
+import sys
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator
 from typing import NamedTuple
@@ -176,8 +177,8 @@ class FairOrder:
     def _next(self) -> _Workflow:
         return min(self._waiting.values(), key=_tag)
 
-    def take(self, room: Room) -> list[Entry]:
-        """Take the next batch: at least one request, if any waits, whatever the room."""
+    def take(self, room: Room, most: int = sys.maxsize) -> list[Entry]:
+        """Take the next batch, of at most so many requests; at least one, whatever the room."""
         if not self._count:
             return []
         first = self._next().head(self._ageing)
@@ -185,7 +186,7 @@ class FairOrder:
         entry: Entry | None = first
         while entry is not None:
             room = room.less(entry)
-            if taken and room.negative:
+            if taken and (room.negative or len(taken) >= most):
                 break
             taken.append(entry)
             self._charge(entry)

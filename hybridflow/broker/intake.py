@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from hybridflow.broker.entry import Entry
 from hybridflow.broker.fair import FairOrder
+from hybridflow.broker.gather import Gather
 from hybridflow.broker.journal import Journal
 from hybridflow.broker.outcomes import Outcomes
 from hybridflow.broker.queue import Queue
@@ -18,13 +19,15 @@ class Intake:
 
     Parameters
     ----------
-    queue, journal, order, outcomes
-        Where requests come from, who knows them, where they wait, and who tells their owners.
+    queue, journal, order, gather, outcomes
+        Where requests come from, who knows them, where they wait, who counts the callers, and who
+        tells the requests' owners.
     """
 
     def __init__(
-        self, queue: Queue, journal: Journal, order: FairOrder, outcomes: Outcomes
+        self, queue: Queue, journal: Journal, order: FairOrder, gather: Gather, outcomes: Outcomes
     ) -> None:
+        self._gather = gather
         self._queue = queue
         self._journal = journal
         self._order = order
@@ -61,6 +64,7 @@ class Intake:
                 continue
             if claimed is None:
                 self._order.add(entry)
+                self._gather.came(entry.request.client)
             elif isinstance(claimed, Reply):
                 self._outcomes.reply(entry, claimed)
             else:

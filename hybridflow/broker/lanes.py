@@ -52,6 +52,11 @@ class Lanes:
         ahead = full or bool(self.again) or not self._serial
         return ahead and len(self.running) < self._count
 
+    def share(self, waiting: int) -> int:
+        """Return how many of the requests that wait go into one batch, for all lanes to be used."""
+        free = 1 if self._serial else max(1, self._count - len(self.running))
+        return -(-waiting // free)
+
     def next_again(self) -> Work | None:
         """Take the next work that has to go out once more, without what is not wanted any more."""
         while self.again:
