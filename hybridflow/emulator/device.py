@@ -27,6 +27,8 @@ from hybridflow.records import Batch, TargetSnapshot, Usage
 __all__ = ["Device", "now"]
 
 _log = logging.getLogger(__name__)
+_PAYLOAD = 0.9
+"""Part of a request that may be circuits and values; the rest is what stands around them."""
 _EPOCH = time.time() - time.monotonic()
 
 
@@ -84,6 +86,10 @@ class Device:
                 tags=self.options.tags,
                 durable_jobs=True,
                 fixed_seconds=self.options.seconds_per_job * self.options.time_scale,
+                circuit_seconds=self.options.seconds_per_circuit * self.options.time_scale,
+                shot_seconds=self.options.seconds_per_shot * self.options.time_scale,
+                serial=not self.options.overlap,
+                max_bytes=int(_PAYLOAD * max_bytes),
             ),
             metadata={**metadata, "name": self.name, "calibration": calibration},
             max_bytes=max_bytes,
