@@ -1,21 +1,33 @@
-"""What benchmarks share: a QPU that computes nothing, clocks, Dask as it comes, the verdict.
+"""What benchmarks share: QPUs, brokers and their callers, clocks, Dask as it comes, the verdict.
 
-No benchmark itself, and no place for functions that run in workers: engines send those of a script
-by value, and those of a module, which workers could not import, by name.
+No benchmark itself, and no place for functions that run in an engine's workers: engines send those
+of a script by value, and those of a module, which workers could not import, by name. The processes
+of :func:`in_processes` can import it, and nothing here loads Qiskit before it is needed.
 """
 
 import logging
+import multiprocessing
+import os
+import socket
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from qiskit import QuantumCircuit
+from hybridflow.broker.process import BrokerProcess
+from hybridflow.records import ClientInfo, PackedPub, Primitive, Request, Resource
 
 if TYPE_CHECKING:
     from distributed import Client
+    from qiskit import QuantumCircuit
+
+    from hybridflow.testing import QpuEmulator
+
+_T = TypeVar("_T")
 
 NULL_SITE = """
 [qpu.null]
@@ -31,7 +43,9 @@ def write_site(folder: Path, text: str) -> Path:
     return site
 
 
-def bell() -> QuantumCircuit:
+def bell() -> "QuantumCircuit":
+    from qiskit import QuantumCircuit
+
     circuit = QuantumCircuit(2)
     circuit.h(0)
     circuit.cx(0, 1)
@@ -47,6 +61,73 @@ def seconds(call: Callable[[], object]) -> float:
 
 def milliseconds(call: Callable[[], object]) -> float:
     return 1e3 * seconds(call)
+
+
+# Brokers, and those who call them
+
+
+def packed_bell(shots: int = 100) -> PackedPub:
+    """Pack a PUB of one circuit."""
+    from qiskit.primitives.containers.sampler_pub import SamplerPub
+
+    from hybridflow.wire import pack_pubs
+
+    return pack_pubs([SamplerPub.coerce(bell(), shots)], [None])[0]
+
+
+def request(pub: PackedPub, pubs: int = 1) -> Request:
+    """Make a call of the sampler, from this process."""
+    client = ClientInfo(host=socket.gethostname(), pid=os.getpid())
+    return Request(
+        id=uuid.uuid4().hex, primitive=Primitive.SAMPLER, pubs=(pub,) * pubs, client=client
+    )
+
+
+def emulated(emulator: "QpuEmulator", **settings: Any) -> Resource:
+    """Return the first resource of an emulated QPU, with keys of a site file."""
+    (name, *_) = emulator.resources
+    return Resource(name=name, backend="emulator", options={"url": emulator.url}, **settings)
+
+
+@contextmanager
+def broker(resource: Resource, run: Path | None = None) -> Iterator[BrokerProcess]:
+    """Start a broker process in a folder of its own, and end it."""
+    with tempfile.TemporaryDirectory(prefix="hybridflow-") as folder:
+        process = BrokerProcess(resource, {}, folder, run)
+        process.start()
+        try:
+            yield process
+        finally:
+            if not process.drain(5):
+                process.kill()
+
+
+_together: Any = None
+
+
+def _meet(barrier: Any) -> None:
+    global _together
+    _together = barrier
+
+
+def together() -> None:
+    """Wait for all other processes of :func:`in_processes`."""
+    _together.wait(600)
+
+
+def in_processes(function: Callable[..., _T], arguments: Sequence[tuple[Any, ...]]) -> list[_T]:
+    """Call a function of the script in a process for each of `arguments`, all at the same time."""
+    spawn = multiprocessing.get_context("spawn")
+    count = len(arguments)
+    barrier = spawn.Barrier(count)
+    with ProcessPoolExecutor(count, spawn, _meet, (barrier,)) as pool:
+        futures = [pool.submit(function, *chosen) for chosen in arguments]
+        try:
+            for future in wait(futures, return_when=FIRST_EXCEPTION).done:
+                future.result()
+        finally:
+            barrier.abort()  # nobody shall wait for one that has failed
+        return [future.result() for future in futures]
 
 
 @contextmanager
