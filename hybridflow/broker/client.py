@@ -36,12 +36,14 @@ from hybridflow.broker.place import check_folder, check_path
 from hybridflow.broker.protocol import (
     MAX_MESSAGE_BYTES,
     Ack,
+    Again,
     Ask,
     Bye,
     Cancel,
     Failed,
     Finished,
     Hello,
+    Later,
     Refused,
     Status,
     Submit,
@@ -318,6 +320,10 @@ class SocketConnection:
                 self._settle(request_id, error.error())
             case Failed(None, error):
                 _log.warning("the broker refused a message: %s", error.message)
+            case Again(request_id):
+                self._send_again(request_id)
+            case Later():
+                pass  # it is kept until it has an outcome, anyway
             case Status(request_id, state):
                 self._answer(request_id, state)
             case Welcome():
@@ -332,6 +338,12 @@ class SocketConnection:
         if ticket is not None:
             ticket.future.settle(outcome)
         self._answer(request_id, None)
+
+    def _send_again(self, request_id: str) -> None:
+        with self._lock:
+            ticket = self._tickets.get(request_id)
+            if ticket is not None:
+                self._outbox.append(ticket.data)
 
     def _answer(self, request_id: str, state: JobState | None) -> None:
         with self._lock:

@@ -64,8 +64,14 @@ class Broker:
             resource, backend, self._queue, limits, self._journal, log or event_log(), on_end
         )
         self._thread = threading.Thread(
-            target=self._dispatcher.run, name=f"hybridflow-broker-{resource.name}", daemon=True
+            target=self._run, name=f"hybridflow-broker-{resource.name}", daemon=True
         )
+
+    def _run(self) -> None:
+        try:
+            self._dispatcher.run()
+        finally:
+            self._journal.close()
 
     def begin(self) -> "Future[Description]":
         """Begin to acquire the backend, then to serve; return the description to come."""
@@ -97,21 +103,30 @@ class Broker:
         """Why the broker gave up; None while it runs, and when it was asked to end."""
         return self._dispatcher.error
 
-    def submit(self, request: Request, deliver: Deliver) -> Entry:
+    def submit(self, request: Request, deliver: Deliver, *, wait: bool = False) -> Entry:
         """Take a request; `deliver` gets its outcome once, in any thread.
+
+        With `wait`, where the queue is full, until there is room in it.
 
         Raises
         ------
         RequestError
             If the resource cannot run it: nothing was queued.
+        QueueFullError
+            If the queue is full.
         ResourceError
-            If the queue is full, or the broker stops (transient).
+            If the broker stops (transient).
         """
         check(request, self._resource, self._capabilities)
         group = compatibility(request, self._capabilities)
         entry = Entry(request, group, deliver, work_of(request, self._capabilities))
-        self._queue.put(entry)
+        self._queue.put(entry, wait=wait)
         return entry
+
+    @property
+    def room(self) -> int:
+        """Bytes of payload for which there is room in the queue."""
+        return self._queue.room
 
     def cancel(self, entry: Entry) -> bool:
         """Drop a request; False if it has already ended.

@@ -6,6 +6,7 @@
       Hello ─────────────────────────────────►  first, and again after every reconnection
       ◄───────────────────────────── Welcome    or Refused: another version
       Submit ────────────────────────────────►  resent after a reconnection: an id runs once
+      ◄──────────────────────── Later, Again    the queue is full; there is room: submit it again
       ◄──────────────────── Finished │ Failed   kept by the broker until
       Ack ───────────────────────────────────►  the client has them
       Ask ───────────────────────────────────►
@@ -29,6 +30,7 @@ __all__ = [
     "MAX_MESSAGE_BYTES",
     "VERSION",
     "Ack",
+    "Again",
     "Ask",
     "Bye",
     "Cancel",
@@ -40,6 +42,7 @@ __all__ = [
     "FromClient",
     "FromDoor",
     "Hello",
+    "Later",
     "Ready",
     "Refused",
     "Start",
@@ -54,7 +57,7 @@ __all__ = [
     "read_door",
 ]
 
-VERSION = 1
+VERSION = 2
 """Version of this file; a broker and its clients must have the same."""
 
 MAX_MESSAGE_BYTES = 128 * 2**20
@@ -130,6 +133,18 @@ class Failed(_Message, frozen=True):
     error: ErrorRecord
 
 
+class Later(_Message, frozen=True):
+    """The queue has no room for this request now: keep it."""
+
+    id: str
+
+
+class Again(_Message, frozen=True):
+    """The queue has room for a request that was to come later: submit it again."""
+
+    id: str
+
+
 class Status(_Message, frozen=True):
     """A request's state; None: it is not known here."""
 
@@ -138,13 +153,18 @@ class Status(_Message, frozen=True):
 
 
 class Start(_Message, frozen=True):
-    """What a broker process is to be; no vendor job may run after `deadline` (Unix time)."""
+    """What a broker process is to be.
+
+    No vendor job may run after `deadline` (Unix time). What brokers in the Slurm jobs `ended_jobs`
+    have left behind is this one's.
+    """
 
     resource: Resource
     credentials: dict[str, str]
     folder: str
     drain_seconds: float
     deadline: float | None = None
+    ended_jobs: tuple[str, ...] = ()
 
 
 class Drain(_Message, frozen=True):
@@ -166,7 +186,7 @@ class Ready(msgspec.Struct, frozen=True):
 
 
 FromClient = Hello | Submit | Cancel | Ask | Ack | Bye
-FromBroker = Welcome | Refused | Finished | Failed | Status
+FromBroker = Welcome | Refused | Finished | Failed | Later | Again | Status
 FromDoor = Start | Deadline | Drain
 
 _encoder = msgspec.msgpack.Encoder()

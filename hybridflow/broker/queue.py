@@ -42,7 +42,9 @@ class Queue:
         self._name = name
         self._max_bytes = max_bytes
         self._bytes = 0
-        self._changed = threading.Condition()
+        lock = threading.RLock()
+        self._changed = threading.Condition(lock)
+        self._freed = threading.Condition(lock)
         self._under_way: set[Entry] = set()
         self._arrived: deque[Entry] = deque()
         self._cancelled: deque[Entry] = deque()
@@ -54,8 +56,8 @@ class Queue:
 
     # -- in ------------------------------------------------------------------------------------
 
-    def put(self, entry: Entry) -> None:
-        """Let a request in.
+    def put(self, entry: Entry, *, wait: bool = False) -> None:
+        """Let a request in; `wait`, if need be, until there is room for it.
 
         Raises
         ------
@@ -67,6 +69,8 @@ class Queue:
             If it is closed: the error that closed it.
         """
         with self._changed:
+            while wait and self._closed is None and not self._fits(entry.size):
+                self._freed.wait()
             if self._closed is not None:
                 raise copy_of(self._closed)
             self._check_room(entry.size)
@@ -89,9 +93,14 @@ class Queue:
                 resource=self._name,
             )
 
-    def has_room(self, size: int) -> bool:
-        """Whether a request of so many bytes would be let in."""
-        return self._bytes + size <= self._max_bytes
+    def _fits(self, size: int) -> bool:
+        # What never will is not waited for.
+        return size > self._max_bytes or self._bytes + size <= self._max_bytes
+
+    @property
+    def room(self) -> int:
+        """Bytes of payload that would be let in."""
+        return self._max_bytes - self._bytes
 
     # -- for the dispatcher --------------------------------------------------------------------
 
@@ -132,6 +141,7 @@ class Queue:
             self._under_way.discard(entry)
             entry.state = _state_after(outcome)
             self._bytes -= entry.size
+            self._freed.notify_all()
             if entry.state is JobState.CANCELLED:
                 self._cancelled.append(entry)
                 self._stir()
@@ -198,6 +208,7 @@ class Queue:
         with self._changed:
             if self._closed is None:
                 self._closed = error
+                self._freed.notify_all()
             self._deadline = min(self._deadline, time.monotonic() + seconds)
             self._stir()
 

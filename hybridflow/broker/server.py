@@ -8,7 +8,8 @@
 
 An outcome is kept until its client acknowledges it, so that a client that lost the connection gets
 it by asking again: a request's id runs once. Kept outcomes are bounded in bytes. What a client left
-behind when its process ended is dropped, and its requests are cancelled.
+behind when its process ended is dropped, and its requests are abandoned. A request that finds the
+queue full is called in later.
 """
 
 import functools
@@ -16,6 +17,7 @@ import logging
 import os
 import select
 from collections import OrderedDict, deque
+from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -23,10 +25,12 @@ import zmq
 
 from hybridflow.broker import protocol
 from hybridflow.broker.core import Broker
-from hybridflow.broker.entry import Entry
+from hybridflow.broker.entry import Entry, request_bytes
+from hybridflow.broker.outside import Outside
 from hybridflow.broker.protocol import (
     MAX_MESSAGE_BYTES,
     Ack,
+    Again,
     Ask,
     Bye,
     Cancel,
@@ -35,6 +39,7 @@ from hybridflow.broker.protocol import (
     Failed,
     Finished,
     Hello,
+    Later,
     Refused,
     Status,
     Submit,
@@ -44,12 +49,14 @@ from hybridflow.broker.wake import Wake
 from hybridflow.errors import (
     ErrorRecord,
     HybridflowError,
+    QueueFullError,
+    RequestCancelledError,
     RequestError,
     ResourceError,
     TooLargeError,
 )
 from hybridflow.kernel import process_namespace
-from hybridflow.records import Description, JobState, Reply, Request
+from hybridflow.records import ClientInfo, Description, JobState, Reply, Request
 
 __all__ = ["Server"]
 
@@ -70,9 +77,10 @@ class _Outcome:
 
 
 class _Client:
-    __slots__ = ("pidfd", "requests")
+    __slots__ = ("info", "pidfd", "requests")
 
-    def __init__(self) -> None:
+    def __init__(self, info: ClientInfo) -> None:
+        self.info = info
         self.pidfd: int | None = None
         self.requests: dict[str, Entry | _Outcome] = {}
 
@@ -115,6 +123,7 @@ class Server:
         self._outcomes: deque[tuple[bytes, str, Reply | HybridflowError]] = deque()
         self._kept: OrderedDict[tuple[bytes, str], int] = OrderedDict()
         self._kept_now = 0
+        self._outside = Outside()
         self._buffer = bytearray()
         self._processes = select.epoll()
         if control is not None:
@@ -240,15 +249,13 @@ class Server:
                 for request_id in ids:
                     self._forget(identity, client, request_id)
             case Cancel(request_id):
-                entry = client.requests.get(request_id)
-                if isinstance(entry, Entry):
-                    self._broker.cancel(entry)
+                self._cancel(identity, client, request_id)
             case Ask(request_id):
                 known = client.requests.get(request_id)
                 state = None if known is None else known.state
                 self._send(identity, protocol.encode(Status(request_id, state)))
             case Bye():
-                self._part(identity)
+                self._part(identity, self._broker.cancel)
 
     def _welcome(self, identity: bytes, hello: Hello) -> None:
         if hello.version != protocol.VERSION:
@@ -259,7 +266,7 @@ class Server:
             self._send(identity, protocol.encode(Refused(ErrorRecord.of(error))))
             return
         if identity not in self._clients:
-            client = self._clients[identity] = _Client()
+            client = self._clients[identity] = _Client(hello.client)
             self._watch(identity, client, hello)
         welcome = Welcome(protocol.VERSION, self._broker.description)
         self._send(identity, protocol.encode(welcome))
@@ -272,12 +279,30 @@ class Server:
             return
         deliver = functools.partial(self._deliver, identity, request.id)
         try:
+            if not self._outside.has_turn((identity, request.id)):
+                raise QueueFullError(f"others stand before request {request.id}")
             client.requests[request.id] = self._broker.submit(request, deliver)
+        except QueueFullError:
+            self._outside.keep((identity, request.id), request_bytes(request))
+            self._send(identity, protocol.encode(Later(request.id)))
+            self._call_in()
         except Exception as error:
             if not isinstance(error, HybridflowError):
                 _log.exception("request %s could not be taken", request.id)
             # Nothing was begun: it may be submitted again, and is not kept.
             self._send(identity, protocol.encode(Failed(request.id, ErrorRecord.of(error))))
+
+    def _call_in(self) -> None:
+        for identity, request_id in self._outside.call(self._broker.room):
+            self._send(identity, protocol.encode(Again(request_id)))
+
+    def _cancel(self, identity: bytes, client: _Client, request_id: str) -> None:
+        entry = client.requests.get(request_id)
+        if isinstance(entry, Entry):
+            self._broker.cancel(entry)
+        elif self._outside.leave((identity, request_id)):
+            error = RequestCancelledError(f"request {request_id} was cancelled")
+            self._send(identity, protocol.encode(Failed(request_id, ErrorRecord.of(error))))
 
     # -- to clients -------------------------------------------------------------------------------
 
@@ -299,6 +324,7 @@ class Server:
             self._kept_now += len(data)
             self._send(identity, data)
         self._keep_bounds()
+        self._call_in()
 
     def _send(self, identity: bytes, data: bytes) -> None:
         try:
@@ -338,15 +364,16 @@ class Server:
         self._watched[client.pidfd] = identity
         self._processes.register(client.pidfd, select.EPOLLIN)
 
-    def _part(self, identity: bytes) -> None:
+    def _part(self, identity: bytes, drop: Callable[[Entry], object]) -> None:
         client = self._clients.pop(identity)
         if client.pidfd is not None:
             self._processes.unregister(client.pidfd)
             del self._watched[client.pidfd]
             os.close(client.pidfd)
+        self._outside.leave_all(identity)
         for request_id, known in client.requests.items():
             if isinstance(known, Entry):
-                self._broker.cancel(known)
+                drop(known)
             else:
                 self._kept_now -= self._kept.pop((identity, request_id), 0)
 
@@ -357,7 +384,8 @@ class Server:
             elif descriptor in self._watched:
                 identity = self._watched[descriptor]
                 _log.info("the process of client %s has ended", identity.hex())
-                self._part(identity)
+                self._broker.part(self._clients[identity].info)
+                self._part(identity, self._broker.abandon)
 
     def _obey(self) -> None:
         assert self._control is not None
