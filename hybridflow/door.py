@@ -29,6 +29,8 @@ from types import FrameType
 import msgspec
 
 from hybridflow import environment
+from hybridflow.broker.ledger.opening import slurm_jobs_left
+from hybridflow.broker.ledger.owner import JobEnded, nobody_knows
 from hybridflow.broker.place import MAX_PATH_BYTES, socket_path
 from hybridflow.broker.process import BrokerProcess
 from hybridflow.credentials import Credentials
@@ -70,6 +72,7 @@ def run_in_slot(
     resource: str | None = None,
     lease: str | os.PathLike[str] | None = None,
     grace_seconds: float = GRACE_SECONDS,
+    job_ended: JobEnded = nobody_knows,
 ) -> int:
     """Run a command inside a slot and return its exit status.
 
@@ -88,6 +91,8 @@ def run_in_slot(
         File of the driver's lease: when it is lost, the command is ended.
     grace_seconds
         Time between SIGTERM and SIGKILL for what the command leaves behind, in seconds.
+    job_ended
+        Asked whether a Slurm job has ended whose broker has left vendor jobs behind in this run.
 
     Returns
     -------
@@ -113,6 +118,7 @@ def run_in_slot(
     variables = environment.clean(os.environ, environment.Role.QUANTUM)
     if site.path is not None:
         variables[environment.SITE] = site.path
+    variables[environment.SESSION] = environment.session(os.environ)
     with contextlib.ExitStack() as stack:
         if watch is not None:
             stack.callback(watch.close)
@@ -131,7 +137,11 @@ def run_in_slot(
         slot, credentials = _enter(slot, held)
         write_slot(slot, folder)
         broker = BrokerProcess(
-            site.resource(slot.resource), credentials, folder, deadline=slot.deadline
+            site.resource(slot.resource),
+            credentials,
+            folder,
+            deadline=slot.deadline,
+            ended_jobs=_ended_jobs(slot.resource, job_ended),
         )
         stack.enter_context(DeadlineWatch(os.environ, slot.deadline, broker.set_deadline))
         return _with_broker(keeper, broker, slot.resource, held, credentials)
@@ -149,6 +159,13 @@ def _enter(slot: Slot, held: Credentials) -> tuple[Slot, dict[str, str]]:
         deadline = None
     token = environment.TOKEN in credentials
     return msgspec.structs.replace(slot, token=token, deadline=deadline), credentials
+
+
+def _ended_jobs(resource: str, job_ended: JobEnded) -> list[str]:
+    # Of those that have left vendor jobs behind in this run: the broker does not know Slurm.
+    run = os.environ.get(environment.RUN)
+    jobs = slurm_jobs_left(Path(run), resource) if run else ()
+    return [job for job in sorted(jobs) if job_ended(job)]
 
 
 def _not_startable(program: str) -> int:

@@ -335,7 +335,9 @@ def _known_name(folder: Path, resource: str | None) -> str:
 
 def _embed(site: Site, name: str | None) -> Connection:
     resource = site.resource(name)
-    key = msgspec.json.encode(resource)  # two sites may give one name to different resources
+    # Two sites may give one name to different resources; a broker belongs to one run.
+    run = os.environ.get(environment.RUN), environment.session(os.environ)
+    key = msgspec.json.encode([resource, run])
     from hybridflow.broker.embedded import EmbeddedBroker
 
     with _lock:

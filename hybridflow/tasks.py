@@ -63,7 +63,8 @@ class Attempt(NamedTuple):
     engine_task: str = ""
 
 
-_current: ContextVar[Attempt] = ContextVar("hybridflow_task", default=Attempt())
+_NO_TASK = Attempt()
+_current: ContextVar[Attempt] = ContextVar("hybridflow_task", default=_NO_TASK)
 _running: dict[str, Attempt] = {}
 
 

@@ -35,4 +35,5 @@ def with_variables(command: Sequence[str], site: Site, variables: Mapping[str, s
         settings[environment.SITE] = site.path
     if run := os.environ.get(environment.RUN):
         settings[environment.RUN] = os.path.abspath(run)
+    settings[environment.SESSION] = environment.session(os.environ)
     return ["env", *(f"{name}={value}" for name, value in settings.items()), *command]

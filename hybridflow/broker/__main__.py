@@ -18,6 +18,7 @@ import msgspec
 from hybridflow.backends import open_backend
 from hybridflow.broker import protocol
 from hybridflow.broker.core import Broker
+from hybridflow.broker.ledger.opening import open_journal
 from hybridflow.broker.place import check_folder, check_path, lock, socket_path
 from hybridflow.broker.protocol import Ready, Start
 from hybridflow.broker.server import Server
@@ -77,7 +78,10 @@ def _open(start: Start, control: int, parent: int) -> tuple[Server, Broker]:
     try:
         backend = open_backend(start.resource, start.credentials)
         limits = Limits(deadline=start.deadline)
-        broker = Broker(start.resource, backend, limits=limits, on_end=server.broker_ended)
+        journal = open_journal(start.resource, backend.capabilities, ended_jobs=start.ended_jobs)
+        broker = Broker(
+            start.resource, backend, limits=limits, journal=journal, on_end=server.broker_ended
+        )
         ready = broker.begin()
         if not server.await_broker(ready):
             raise BrokerLostError("the broker was told to end before its resource was acquired")

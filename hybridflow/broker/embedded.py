@@ -10,6 +10,7 @@ from typing import Any
 from hybridflow.backends import open_backend
 from hybridflow.broker.core import Broker
 from hybridflow.broker.entry import Entry
+from hybridflow.broker.ledger.opening import open_journal
 from hybridflow.broker.pending import ReplyFuture, copy_of
 from hybridflow.errors import BrokerLostError, HybridflowError
 from hybridflow.qiskit_thread import import_qiskit
@@ -27,7 +28,7 @@ class EmbeddedTicket:
         self.request_id = request.id
         self.future = ReplyFuture(request.id)
         self._broker = broker
-        self._entry: Entry = broker.submit(request, self.future.settle)
+        self._entry: Entry = broker.submit(request, self.future.settle, wait=True)
 
     def state(self) -> JobState:
         """Return the request's state."""
@@ -81,7 +82,7 @@ class EmbeddedBroker:
         RequestError
             If the resource cannot run the request.
         ResourceError
-            If the queue is full, or the broker was closed.
+            If the broker was closed.
         """
         return EmbeddedTicket(self._started(), request)
 
@@ -106,7 +107,8 @@ class EmbeddedBroker:
             if self._broker is None or not self._broker.running:
                 import_qiskit()
                 backend = open_backend(self._resource, self._credentials)
-                broker = Broker(self._resource, backend)
+                journal = open_journal(self._resource, backend.capabilities)
+                broker = Broker(self._resource, backend, journal=journal)
                 broker.start()
                 self._broker = broker
             return self._broker

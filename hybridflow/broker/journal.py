@@ -132,6 +132,9 @@ class Journal(Protocol):
         Each is then `started` (if its id was lost and found), and `stored`, `void` or `uncertain`.
         """
 
+    def close(self) -> None:
+        """Note that this broker has ended, and that nothing comes any more."""
+
     def booked(self) -> float:
         """Return the QPU seconds that this run's other brokers have booked on this resource."""
 
@@ -178,6 +181,9 @@ class NoJournal:
     def left_behind(self) -> Sequence[LeftBehind]:
         """Return nothing."""
         return ()
+
+    def close(self) -> None:
+        """Do nothing."""
 
     def booked(self) -> float:
         """Return 0."""

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import msgspec
@@ -45,6 +45,8 @@ class BrokerProcess:
         Time for what is under way when the broker gets SIGTERM, or when this process dies.
     deadline
         Unix time at which the slot ends, if it does: no vendor job is started that cannot end then.
+    ended_jobs
+        Slurm jobs that have ended: what their brokers have left behind in the run is taken over.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class BrokerProcess:
         *,
         drain_seconds: float = 20.0,
         deadline: float | None = None,
+        ended_jobs: Collection[str] = (),
     ) -> None:
         self._resource = resource
         self._credentials = dict(credentials)
@@ -63,6 +66,7 @@ class BrokerProcess:
         self._run = run
         self._drain_seconds = drain_seconds
         self._deadline = deadline
+        self._ended_jobs = tuple(ended_jobs)
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -110,6 +114,7 @@ class BrokerProcess:
         variables = environment.clean(os.environ)
         if self._run is not None:
             variables[environment.RUN] = os.fspath(self._run)
+        variables[environment.SESSION] = environment.session(os.environ)
         log = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             return subprocess.Popen(
@@ -131,6 +136,7 @@ class BrokerProcess:
             str(self._folder.absolute()),
             self._drain_seconds,
             self._deadline,
+            self._ended_jobs,
         )
         self._tell(process, protocol.frame(start))
 

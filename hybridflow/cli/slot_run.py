@@ -56,5 +56,13 @@ def command(
         resource=resource,
         lease=lease,
         grace_seconds=grace,
+        job_ended=_job_ended,
     )
     sys.exit(status)
+
+
+def _job_ended(job: str) -> bool | None:
+    # Asked only of a run that is resumed: what it needs is not loaded for all others.
+    from hybridflow.slurm.ended import job_ended
+
+    return job_ended(job)

@@ -45,6 +45,11 @@ class Appender:
         """Bytes that were added and not written yet."""
         return len(self._pending) - self._written
 
+    @property
+    def is_begun(self) -> bool:
+        """Whether there is anything to tell."""
+        return bool(self._number or self._pending)
+
     def add(self, step: Step) -> None:
         """Take a step, to be written with the next commit."""
         self._pending += frame(encode(step))

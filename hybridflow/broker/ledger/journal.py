@@ -289,7 +289,7 @@ class LedgerJournal:
         return found
 
     def _is_orphan(self, job: Job) -> bool:
-        if job.phase not in (JobPhase.INTENDED, JobPhase.STARTED) or job.tag in self._under_way:
+        if not job.is_open or job.tag in self._under_way:
             return False
         ended = has_ended(job.opened.owner, self._owner, self._job_ended)
         if ended is None:
@@ -331,6 +331,8 @@ class LedgerJournal:
 
     def close(self) -> None:
         """Write what is left, and say that nothing comes any more."""
+        if not self._appender.is_begun:
+            return  # nothing has happened
         self._note(s.Closed())
         self._commit(durable=True)
         self._appender.close()

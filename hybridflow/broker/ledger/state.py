@@ -25,11 +25,6 @@ class JobPhase(StrEnum):
     STORED = "stored"
     VOID = "void"
 
-    @property
-    def final(self) -> bool:
-        """Whether nothing can come any more."""
-        return self in (JobPhase.STORED, JobPhase.VOID, JobPhase.RESOLVED)
-
 
 class RequestPhase(StrEnum):
     """How far a request has come."""
@@ -105,6 +100,11 @@ class Job:
     def tag(self) -> str:
         """What it can be found by, where the vendor can."""
         return self.intended.tag
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it may run at the vendor, as far as is known."""
+        return self.phase in (JobPhase.INTENDED, JobPhase.STARTED)
 
 
 class State:
