@@ -16,11 +16,13 @@ except ModuleNotFoundError as error:
 from hybridflow_parsl.apps import classical_app, quantum_app
 from hybridflow_parsl.config import hybrid_config
 from hybridflow_parsl.executor import ClassicalExecutor, QPUExecutor
+from hybridflow_parsl.places import block_providers
 from hybridflow_parsl.retries import retry_handler
 
 __all__ = [
     "ClassicalExecutor",
     "QPUExecutor",
+    "block_providers",
     "classical_app",
     "hybrid_config",
     "quantum_app",

@@ -13,9 +13,9 @@ import shlex
 from parsl.launchers.base import Launcher
 from parsl.providers import LocalProvider
 
-from hybridflow.slurm import Allocation, current_allocation
+from hybridflow.slurm import Allocation
 
-__all__ = ["AllocationLauncher", "AllocationProvider", "provider_here"]
+__all__ = ["AllocationLauncher", "AllocationProvider"]
 
 
 class AllocationLauncher(Launcher):
@@ -52,11 +52,3 @@ class AllocationProvider(LocalProvider):
             nodes_per_block=allocation.nodes, launcher=AllocationLauncher(allocation)
         )
         self.allocation = allocation
-
-
-def provider_here() -> LocalProvider:
-    """Return where classical workers come from if nobody says: the job's nodes, or this machine."""
-    allocation = current_allocation()
-    if allocation is None:
-        return LocalProvider()  # type: ignore[no-untyped-call]
-    return AllocationProvider(allocation)

@@ -14,6 +14,8 @@ from parsl.jobs.states import JobState, JobStatus
 from hybridflow.environment import Role
 from hybridflow.errors import HybridflowError, ResourceError
 from hybridflow.launch import TRY_AGAIN, launch_error
+from hybridflow.slurm import SlurmState
+from hybridflow_parsl.providers import BlockStatus
 
 __all__ = ["block_error", "handle_failed_blocks"]
 
@@ -38,7 +40,8 @@ def handle_failed_blocks(executor: BlockProviderExecutor, blocks: dict[str, JobS
 
 def _is_hopeless(block: JobStatus) -> bool:
     # Parsl calls a block MISSING that has ended without having come up.
-    return block.state is JobState.MISSING and block.exit_code != TRY_AGAIN
+    may_pass = isinstance(block, BlockStatus) and block.problem and block.problem.transient
+    return block.state is JobState.MISSING and block.exit_code != TRY_AGAIN and not may_pass
 
 
 def block_error(
@@ -69,9 +72,14 @@ def block_error(
 
 
 def _of_block(label: str, role: Role, block: JobStatus) -> HybridflowError:
+    who = f"the executor {label!r}"
+    if isinstance(block, BlockStatus) and block.problem:
+        if block.info.state is not SlurmState.FAILED:
+            return block.problem
+        who = f"{who} (Slurm job {block.info.group})"
     # Parsl calls a block MISSING that has ended without having come up.
     return launch_error(
-        f"the executor {label!r}",
+        who,
         role,
         block.exit_code,
         block.stderr_summary or block.message or "",

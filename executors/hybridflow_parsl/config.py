@@ -1,5 +1,6 @@
 """The configuration that most workflows need: one QPU executor and one classical one."""
 
+import math
 import os
 import shlex
 from pathlib import Path
@@ -11,7 +12,10 @@ from parsl.providers.base import ExecutionProvider
 from hybridflow import environment
 from hybridflow.errors import InputError
 from hybridflow.site import Site, load_site
+from hybridflow_parsl.coscheduled import CoscheduledProvider
 from hybridflow_parsl.executor import ClassicalExecutor, QPUExecutor
+from hybridflow_parsl.places import block_providers
+from hybridflow_parsl.providers import BlockProvider
 from hybridflow_parsl.retries import retry_handler
 
 __all__ = ["CLASSICAL", "QPU", "hybrid_config"]
@@ -67,7 +71,8 @@ def hybrid_config(
         :class:`~hybridflow.errors.TaskError`; ``skip`` leaves everything running until this
         process ends.
     qpu_provider, classical_provider
-        Where blocks of workers come from. If not given: this machine; classical ones in a
+        Where blocks of workers come from. If not given: jobs of Slurm's, where the site file has a
+        table ``[slurm.blocks]`` and this is no Slurm job; else this machine; classical ones in a
         heterogeneous Slurm job such as those of ``hybridflow submit``: its classical nodes.
     **options
         All others of :class:`parsl.Config`.
@@ -77,9 +82,16 @@ def hybrid_config(
     SiteError
         If the site file is wrong, has no such resource or does not fit the provider.
     InputError
-        If a number is out of range, or if Parsl cannot work in the folder.
+        If a number is out of range, if Parsl cannot work in the folder, or if one of two
+        co-scheduled providers is given.
+    SlurmError
+        If the site wants blocks, and Slurm cannot be asked for the way to its nodes.
     """
     checked = site if isinstance(site, Site) else load_site(site)
+    folder = _folder(run_dir)
+    blocks = block_providers(checked, resource, folder=folder)
+    if blocks is not None:
+        qpu_provider, classical_provider = _chosen(blocks, qpu_provider, classical_provider)
     executors = [
         QPUExecutor(QPU, checked, resource, tasks_per_slot, require_mark, qpu_provider),
         ClassicalExecutor(CLASSICAL, checked, workers, provider=classical_provider),
@@ -92,13 +104,28 @@ def hybrid_config(
         "initialize_logging": False,
         "usage_tracking": 0,
     }
+    if blocks is not None:
+        # Our executors give their blocks back themselves, each kind by its own rule (upkeep.py).
+        defaults["max_idletime"] = math.inf
     return Config(
         executors=executors,
         retries=retries,
-        run_dir=_folder(run_dir),
+        run_dir=folder,
         exit_mode=exit_mode,
         **(defaults | options),
     )
+
+
+def _chosen(
+    blocks: tuple[BlockProvider, BlockProvider],
+    quantum: ExecutionProvider | None,
+    classical: ExecutionProvider | None,
+) -> tuple[ExecutionProvider, ExecutionProvider]:
+    if isinstance(blocks[0], CoscheduledProvider) and (quantum is None) != (classical is None):
+        raise InputError(
+            "co-scheduled blocks are one job for both executors: give both providers, or none"
+        )
+    return quantum or blocks[0], classical or blocks[1]
 
 
 def _folder(run_dir: str | os.PathLike[str] | None) -> str:

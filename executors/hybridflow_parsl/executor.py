@@ -1,26 +1,14 @@
 """Parsl executors whose workers stand where they should: in a QPU slot, or clean of everything QPU.
 
-::
-
-    driver ── Parsl's interchange ── Parsl's worker pool ── workers ── tasks
-                 (under a keeper)       (under the door, or under a keeper)
-
-Everything between the driver and the workers stays the :class:`~parsl.HighThroughputExecutor`'s:
-blocks, encryption, monitoring. What is added: how its programs are started (``launch.py``), what a
-worker does with a task (``worker.py``), and errors that say what happened where Parsl's would not.
+What both share is in ``leased.py``; where their blocks come from, in ``places.py``.
 """
 
-import contextlib
 import os
-import shlex
-from abc import abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-import psutil
 from parsl.data_provider.staging import Staging
-from parsl.executors import HighThroughputExecutor
 from parsl.executors.high_throughput.executor import HTEXFuture
 from parsl.executors.status_handling import BlockProviderExecutor
 from parsl.jobs.states import JobStatus
@@ -30,164 +18,26 @@ from parsl.providers import LocalProvider
 from parsl.providers.base import ExecutionProvider
 
 from hybridflow.environment import Role, thread_limits
-from hybridflow.errors import (
-    HybridflowError,
-    InputError,
-    ResourceError,
-    SiteError,
-    TaskError,
-    UnmarkedTaskError,
-)
+from hybridflow.errors import InputError, SiteError, UnmarkedTaskError
 from hybridflow.launch import in_slot, kept
-from hybridflow.lease import Lease
 from hybridflow.site import Site, load_site
 from hybridflow.tasks import task_name
-from hybridflow_parsl import circuits, functions, launch, worker
-from hybridflow_parsl.allocation import AllocationProvider, provider_here
-from hybridflow_parsl.blocks import block_error, handle_failed_blocks
-from hybridflow_parsl.interchange import InterchangeLost, Questions
+from hybridflow_parsl import launch
+from hybridflow_parsl.blocks import handle_failed_blocks
+from hybridflow_parsl.leased import LeasedExecutor
 from hybridflow_parsl.marks import is_marked
+from hybridflow_parsl.places import address_for, provider_here, workers_for
+from hybridflow_parsl.providers import BlockProvider
 
-__all__ = ["ClassicalExecutor", "LeasedExecutor", "QPUExecutor"]
+__all__ = ["ClassicalExecutor", "QPUExecutor"]
 
 ErrorHandler = Callable[[BlockProviderExecutor, dict[str, JobStatus]], None]
-
-END_SECONDS = 30.0
-"""What the processes of a block on this machine may take to end at :meth:`shutdown`, in seconds."""
 
 _HEARTBEAT_SECONDS = 2
 _SILENCE_SECONDS = 20
 
 # Workers are counted by `max_workers_per_node` alone: they share cores, as what they do is to wait.
 _NO_CORES = 1e-9
-
-
-class LeasedExecutor(HighThroughputExecutor):
-    """What both kinds of executor share; not to be used itself.
-
-    Its programs run under a keeper that ends them when the driver is gone, however it went.
-    """
-
-    role: ClassVar[Role]
-
-    _lease: Lease | None = None
-
-    def start(self) -> None:
-        """Hold the lease, start the interchange and get ready for blocks."""
-        circuits.install()
-        functions.install()
-        os.makedirs(self.logdir, mode=0o700, exist_ok=True)
-        self._ending: set[psutil.Process] = set()
-        self._lease = Lease.hold(Path(self.logdir) / "driver.lease")
-        self.interchange_launch_cmd = launch.detached(kept(launch.INTERCHANGE, self._lease.path))
-        try:
-            super().start()  # type: ignore[no-untyped-call]
-        except BaseException:
-            self._lease.close()
-            raise
-        asked = Questions(self.command_client, self._interchange_is_dead)
-        self.command_client = asked  # type: ignore[assignment]
-
-    @abstractmethod
-    def front(self, lease: Path) -> list[str]:
-        """Return the command line that the worker pool's arguments are appended to."""
-
-    def _get_launch_command(self, block_id: str) -> str:
-        assert self._lease is not None
-        parsls: str = super()._get_launch_command(block_id)
-        _, _, arguments = parsls.partition(" ")
-        return f"{shlex.join(self.front(self._lease.path))} {arguments}"
-
-    @property
-    def status_polling_interval(self) -> float:
-        """How often blocks are looked at, in seconds: often where it costs nothing."""
-        interval: float = super().status_polling_interval
-        return min(interval, 1.0) if isinstance(self.provider, LocalProvider) else interval
-
-    def submit_payload(self, context: dict[str, Any], buffer: bytes) -> HTEXFuture:
-        """Submit a packed task; our ``worker.run`` will unpack it. Does not block."""
-        return super().submit_payload(worker.context(self.role) | context, buffer)
-
-    def monitor_resources(self) -> bool:
-        """Whether Parsl may fork a monitor beside each task."""
-        return True
-
-    def set_bad_state_and_fail_all(self, exception: Exception) -> None:
-        """Refuse further tasks and fail all pending ones, with an error that says why."""
-        error = block_error(exception, self.label, self.role, self.status_facade)
-        self._executor_exception = error
-        self._executor_bad_state.set()
-        self._fail_pending(error)
-
-    def _fail_pending(self, error: HybridflowError) -> None:
-        while self.tasks:
-            _, future = self.tasks.popitem()
-            if not future.done():
-                future.set_exception(error)
-
-    def status(self) -> dict[str, JobStatus]:
-        """Return the state of all blocks, and see to it that the interchange still lives."""
-        if self._interchange_is_dead() and not self.bad_state_is_set:
-            self.set_bad_state_and_fail_all(
-                ResourceError(
-                    f"the interchange of the executor {self.label!r} has died; its last words may "
-                    f"stand in {self.logdir}/interchange.log"
-                )
-            )
-        found: dict[str, JobStatus] = super().status()
-        return found
-
-    def connected_blocks(self) -> list[str]:
-        """Return the blocks that the interchange has seen; a dead one has seen none."""
-        with contextlib.suppress(InterchangeLost):
-            return super().connected_blocks()
-        return []
-
-    def connected_managers(self) -> list[dict[str, Any]]:
-        """Return the worker pools that the interchange has; a dead one has none."""
-        with contextlib.suppress(InterchangeLost):
-            return super().connected_managers()
-        return []
-
-    def _interchange_is_dead(self) -> bool:
-        return self.interchange_proc is not None and self.interchange_proc.poll() is not None
-
-    def scale_in(self, blocks: int, max_idletime: float | None = None) -> list[str]:
-        """End blocks, and remember what of them is still ending."""
-        self._ending |= self._local_processes()
-        ended: list[str] = super().scale_in(blocks, max_idletime)
-        return ended
-
-    def _local_processes(self) -> set[psutil.Process]:
-        found: set[psutil.Process] = set()
-        if isinstance(self.provider, LocalProvider):
-            for job in self.provider.resources.values():
-                try:
-                    block = psutil.Process(job["remote_pid"])
-                    found |= {block, *block.children(recursive=True)}
-                except psutil.NoSuchProcess:
-                    continue
-        return found
-
-    def shutdown(self, timeout: float = 10.0) -> None:
-        """End the interchange and the blocks; pending tasks fail with :class:`TaskError`.
-
-        Waits until no process of ours is left on this machine: a broker drains before it ends.
-        """
-        error = TaskError(
-            f"the executor {self.label!r} was shut down before this task had ended; wait for "
-            "results first, or load Parsl with Config(exit_mode='wait')"
-        )
-        if not self.bad_state_is_set:
-            self._executor_exception = error
-            self._executor_bad_state.set()
-        if self._lease is not None:
-            self._ending |= self._local_processes()
-            super().shutdown(timeout)
-            # Ends blocks that Parsl does not scale in (those of an executor in bad state).
-            self._lease.close()
-            psutil.wait_procs(self._ending, timeout=END_SECONDS)
-        self._fail_pending(error)
 
 
 class QPUExecutor(LeasedExecutor):
@@ -271,7 +121,7 @@ remote_monitoring_radio
             cores_per_worker=_NO_CORES,
             # A prefetched task would wait behind one that waits for the QPU.
             prefetch_capacity=0,
-            address=address or _address(chosen),
+            address=address or address_for(chosen),
             loopback_address=loopback_address,
             worker_port=worker_port,
             worker_port_range=worker_port_range,
@@ -377,10 +227,10 @@ class ClassicalExecutor(LeasedExecutor):
         self.site = site
         self._site = site if isinstance(site, Site) else load_site(site)
         chosen = provider or provider_here()
-        self.workers = _number("workers", workers, _worker_count(self._site, chosen))
+        self.workers = _number("workers", workers, workers_for(self._site, chosen))
         self.threads = _number("threads", threads, self._site.classical.threads)
         defaults = {
-            "address": _address(chosen),
+            "address": address_for(chosen),
             "cores_per_worker": _NO_CORES,
             "heartbeat_period": _HEARTBEAT_SECONDS,
             "heartbeat_threshold": _SILENCE_SECONDS,
@@ -410,20 +260,9 @@ def _handler(chosen: bool | ErrorHandler) -> bool | ErrorHandler:
     return handle_failed_blocks if chosen is True else chosen
 
 
-def _worker_count(site: Site, provider: ExecutionProvider) -> int:
-    if isinstance(provider, AllocationProvider):
-        return site.classical.workers or provider.allocation.cpus
-    return site.classical.worker_count
-
-
-def _address(provider: ExecutionProvider) -> str | None:
-    if isinstance(provider, AllocationProvider):
-        return provider.allocation.address()
-    # Parsl would listen on, and probe, every interface of the machine.
-    return "127.0.0.1" if isinstance(provider, LocalProvider) else None
-
-
 def _check_provider(provider: ExecutionProvider, label: str) -> None:
+    if isinstance(provider, BlockProvider):
+        return
     launcher = getattr(provider, "launcher", None)
     if not isinstance(launcher, SimpleLauncher | SingleNodeLauncher):
         raise SiteError(

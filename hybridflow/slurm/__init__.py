@@ -6,6 +6,7 @@ from hybridflow.slurm.block_jobs import BlockJobs
 from hybridflow.slurm.blocks import (
     blocks_here,
     classical_block,
+    classical_cpus,
     coscheduled_block,
     driver_address,
     quantum_block,
@@ -36,6 +37,7 @@ __all__ = [
     "cancel",
     "check_completed",
     "classical_block",
+    "classical_cpus",
     "coscheduled_block",
     "coscheduled_job",
     "current_allocation",

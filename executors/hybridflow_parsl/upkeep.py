@@ -1,0 +1,103 @@
+"""Looks after an executor's Slurm blocks: gives back the idle ones, and names those that fail.
+
+Parsl's own rule (``Config(max_idletime=…)``) is one for all executors, ends an executor's blocks
+only when all of them are idle, and can end one to which a task has just been sent. Here each block
+is looked at: it is held, so that it gets no more tasks, and cancelled when it has none.
+"""
+
+import logging
+import time
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from parsl.jobs.states import JobStatus
+
+from hybridflow_parsl.providers import BlockProvider, BlockStatus
+
+if TYPE_CHECKING:
+    from hybridflow_parsl.leased import LeasedExecutor
+
+__all__ = ["Upkeep"]
+
+_SECONDS_BETWEEN_LOOKS = 1.0
+
+_log = logging.getLogger(__name__)
+
+
+class Upkeep:
+    """Looks after the blocks of one executor.
+
+    Parameters
+    ----------
+    executor
+        Whose blocks they are.
+    provider
+        Where they come from.
+    """
+
+    def __init__(self, executor: "LeasedExecutor", provider: BlockProvider) -> None:
+        self._executor = executor
+        self._provider = provider
+        self._next = 0.0
+        self._last_task = time.monotonic()
+        self._connected: set[str] = set()
+        self._leaving: set[str] = set()
+        self._named: set[str] = set()
+
+    def poll(self) -> None:
+        """Look, if it is time; called all the time by the thread that watches over blocks."""
+        now = time.monotonic()
+        if self._executor.outstanding():
+            self._last_task = now
+        if now < self._next:
+            return
+        self._next = now + _SECONDS_BETWEEN_LOOKS
+        blocks = self._executor.status_facade
+        managers = self._executor.connected_managers()
+        self._name_problems(blocks)
+        active = [name for name, block in blocks.items() if not block.terminal]
+        self._notice_losses(active, managers)
+        if self._provider.idle is not None:
+            self._give_back(active, managers, self._provider.idle)
+
+    def _name_problems(self, blocks: Mapping[str, JobStatus]) -> None:
+        for name, block in blocks.items():
+            if isinstance(block, BlockStatus) and block.problem and name not in self._named:
+                self._named.add(name)
+                _log.warning("a block of executor %r: %s", self._executor.label, block.problem)
+
+    def _notice_losses(self, active: Iterable[str], managers: Iterable[Mapping[str, Any]]) -> None:
+        connected = {manager["block_id"] for manager in managers}
+        self._connected |= connected
+        if (self._connected - connected).intersection(active):
+            self._provider.jobs.look_soon()
+
+    def _give_back(
+        self, active: list[str], managers: list[dict[str, Any]], idle_seconds: float
+    ) -> None:
+        unused = self._unused_seconds(managers)
+        without_workers = time.monotonic() - self._last_task
+        chosen = [name for name in active if name in self._leaving]
+        chosen += [
+            name
+            for name in active
+            if name not in self._leaving and unused.get(name, without_workers) >= idle_seconds
+        ]
+        chosen = chosen[: max(0, len(active) - self._provider.min_blocks)]
+        if not chosen:
+            return
+        self._executor.hold([name for name in chosen if name not in self._leaving])
+        self._leaving |= set(chosen)
+        # Asked again: one may have been sent a task before it was held.
+        busy = {each["block_id"] for each in self._executor.connected_managers() if each["tasks"]}
+        if free := [name for name in chosen if name not in busy]:
+            self._executor.give_back(free)
+
+    def _unused_seconds(self, managers: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+        # A block is as idle as the least idle of its nodes.
+        found: dict[str, float] = {}
+        for manager in managers:
+            name = manager["block_id"]
+            seconds = 0.0 if manager["tasks"] else manager["idle_duration"]
+            found[name] = min(seconds, found.get(name, seconds))
+        return found

@@ -1,0 +1,278 @@
+"""Parsl from a login node: its blocks are jobs of a real Slurm, elastic or co-scheduled."""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import block_tasks as tasks
+import psutil
+import pytest
+from parsl import DataFlowKernel, python_app
+from parsl.config import Config
+from parsl.jobs.states import JobState
+
+from hybridflow.environment import Role
+from hybridflow.errors import DeadlineError, InputError, JobFailedError, JobRefusedError
+from hybridflow.pools import open_pools
+from hybridflow.site import load_site
+from hybridflow.slurm import JobInfo, SlurmState, all_jobs
+from hybridflow.slurm.cluster import SlurmCluster
+from hybridflow_parsl import ClassicalExecutor, block_providers, hybrid_config
+from hybridflow_parsl.blocks import block_error, handle_failed_blocks
+from hybridflow_parsl.closing import closing_time, drain_seconds
+from hybridflow_parsl.providers import BlockStatus
+
+TESTS = Path(__file__).parent
+SECONDS = 100
+SLOT = "qpu:aer_a"
+SITE = """
+[qpu.aer_a]
+backend = "fake"
+tasks_per_slot = 1
+
+[classical]
+workers = 1
+
+[slurm]
+walltime = "5"
+setup = ["export QRMI_JOB_QPU_RESOURCES=aer_a QRMI_JOB_QPU_TYPES=fake"]
+
+[slurm.quantum]
+partition = "qpu"
+
+[slurm.classical]
+partition = "classical"
+nodes = 1
+
+[slurm.slots.aer_a]
+qpu = false
+gres = "qpu:aer_a:1"
+
+[slurm.blocks]
+kind = "elastic"
+idle = 0.5
+"""
+
+
+@pytest.fixture
+def site(on_cluster: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Write a site file; jobs find the tests' modules."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS), *filter(None, [PATH])]))
+    file = tmp_path / "site.toml"
+    file.write_text(SITE)
+    return file
+
+
+PATH = os.environ.get("PYTHONPATH")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_in_slurm(request: pytest.FixtureRequest) -> Iterator[None]:
+    yield
+    if "on_cluster" in request.fixturenames:
+        until(lambda: not unfinished())
+
+
+def change(site: Path, *pairs: tuple[str, str]) -> None:
+    text = site.read_text()
+    for before, after in pairs:
+        assert before in text
+        text = text.replace(before, after)
+    site.write_text(text)
+
+
+def until(condition: Callable[[], bool], seconds: float = SECONDS) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def unfinished() -> list[JobInfo]:
+    return [job for job in all_jobs() if not job.state.final]
+
+
+def holders() -> set[str]:
+    """Return the numbers of the jobs that hold the slot."""
+    running = [job for job in all_jobs() if job.state is SlurmState.RUNNING]
+    return {job.group for job in running if job.gres.get(SLOT)}
+
+
+# --- elastic -------------------------------------------------------------------------------------
+
+
+@pytest.mark.timeout(300)
+def test_the_slot_is_free_for_others_while_a_workflow_computes(site: Path, tmp_path: Path) -> None:
+    """Two workflows alternate on one slot, one of which has a classical task at work all along."""
+    end = tmp_path / "end"
+    holding = []
+    with (
+        open_pools(site, engine="parsl", run_dir="a") as first,
+        open_pools(site, engine="parsl", run_dir="b") as second,
+    ):
+        computing = first.classical.submit(tasks.compute, tmp_path / "computing", end)
+        for turn, pools in enumerate((first, second, first)):
+            began, done = tmp_path / f"began-{turn}", tmp_path / f"done-{turn}"
+            measuring = pools.quantum.submit(tasks.measure, began, done)
+            until(began.exists)
+            holding.append(holders())
+            done.touch()
+            assert measuring.result(SECONDS) == "q1"
+        until(lambda: not holders())
+        assert not computing.done()
+        end.touch()
+        assert computing.result(SECONDS) in {"c1", "c2"}
+    # One holder at a time, and the third block is not the first one.
+    assert [len(jobs) for jobs in holding] == [1, 1, 1]
+    assert len(set().union(*holding)) == 3
+
+
+@pytest.mark.timeout(300)
+def test_blocks_that_stop_taking_tasks_lose_none(site: Path, tmp_path: Path) -> None:
+    """Workers that near their end finish what they have; the next block does the rest."""
+    file = tmp_path / "noted"
+    providers = block_providers(load_site(site), folder=tmp_path)
+    assert providers is not None
+    executor = ClassicalExecutor(
+        site=site, provider=providers[1], drain_period=4, worker_logdir_root=str(tmp_path)
+    )
+    config = Config(
+        executors=[executor],
+        run_dir=str(tmp_path / "runs"),
+        strategy_period=0.2,
+        initialize_logging=False,
+        usage_tracking=0,
+    )
+    with DataFlowKernel(config) as kernel:
+        app = python_app(tasks.note, executors=["classical"], data_flow_kernel=kernel)
+        notes = [app(number, file, 0.5) for number in range(12)]
+        jobs = {note.result(SECONDS) for note in notes}
+    assert len(jobs) > 1
+    assert sorted(map(int, file.read_text().split())) == list(range(12))
+
+
+# --- co-scheduled --------------------------------------------------------------------------------
+
+
+@pytest.mark.timeout(300)
+def test_one_job_for_both_and_a_killed_driver_leaves_nothing(site: Path, tmp_path: Path) -> None:
+    change(site, ('"elastic"\nidle = 0.5', '"coscheduled"'), ("nodes = 1", "nodes = 2"))
+    places, said = tmp_path / "places.json", tmp_path / "said"
+    with (
+        said.open("w") as log,
+        subprocess.Popen(
+            [sys.executable, str(TESTS / "slurm_nodes.py"), "parsl", str(places)],
+            env=os.environ | {"HYBRIDFLOW_SITE": str(site)},
+            stderr=log,
+        ) as driver,
+    ):
+        try:
+            until(lambda: places.exists() or driver.poll() is not None)
+            assert places.exists(), said.read_text()
+            assert json.loads(places.read_text()) == {
+                "quantum": {"node": "q1", "shots": 5},
+                "classical": ["c1", "c2"],
+            }
+            (job,) = {job.group for job in unfinished()}
+            assert holders() == {job}
+            assert f"Slurm job {job} holds its slot of 'aer_a' to the end" in said.read_text()
+            running = processes_of(site)
+        finally:
+            driver.kill()
+    until(lambda: not unfinished())
+    _, alive = psutil.wait_procs(running, timeout=SECONDS)
+    assert not alive
+
+
+def processes_of(site: Path) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get("HYBRIDFLOW_SITE") == str(site):
+                found.append(process)
+    return found
+
+
+# --- what goes wrong -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["elastic", "coscheduled"])
+def test_a_block_that_slurm_refuses_fails_its_tasks(site: Path, tmp_path: Path, kind: str) -> None:
+    change(site, ('"qpu"', '"nowhere"'), ("elastic", kind))
+    with open_pools(site, engine="parsl") as pools:
+        measuring = pools.quantum.submit(tasks.measure, tmp_path, tmp_path)
+        with pytest.raises(JobRefusedError, match="invalid partition"):
+            measuring.result(SECONDS)
+        computing = pools.classical.submit(tasks.compute, tmp_path / "began", tmp_path)
+        if kind == "elastic":
+            assert computing.result(SECONDS) in {"c1", "c2"}
+        else:
+            with pytest.raises(JobRefusedError, match="invalid partition"):
+                computing.result(SECONDS)
+
+
+def test_a_block_that_can_never_start_fails_its_tasks(site: Path, tmp_path: Path) -> None:
+    change(site, ("nodes = 1", "nodes = 9"))
+    with open_pools(site, engine="parsl") as pools:
+        computing = pools.classical.submit(tasks.compute, tmp_path, tmp_path)
+        with pytest.raises(JobFailedError, match="waited for what cannot come"):
+            computing.result(SECONDS)
+
+
+def test_one_of_two_coscheduled_providers_is_not_enough(site: Path) -> None:
+    change(site, ("elastic", "coscheduled"))
+    providers = block_providers(load_site(site), folder="runs")
+    assert providers is not None
+    with pytest.raises(InputError, match="give both providers, or none"):
+        hybrid_config(site, qpu_provider=providers[0])
+
+
+def test_near_the_end_of_the_job_around_it_no_task_is_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a driver's own job there is no other block to do it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(time.time()) - 5))
+    with open_pools(engine="parsl") as pools:
+        computing = pools.classical.submit(tasks.compute, tmp_path, tmp_path)
+        with pytest.raises(DeadlineError, match="no further tasks are begun"):
+            computing.result(SECONDS)
+
+
+def test_the_margin_is_a_minute_or_a_quarter() -> None:
+    now = int(time.time())
+    for left, taken in ((4000, 3940), (100, 75)):
+        end = closing_time({"SLURM_JOB_ID": "1", "SLURM_JOB_END_TIME": str(now + left)})
+        assert end == pytest.approx(now + taken, abs=1)
+    assert closing_time({}) is None
+    with pytest.raises(DeadlineError):
+        drain_seconds(now)
+
+
+@pytest.mark.parametrize(
+    ("state", "transient", "gives_up"),
+    [(SlurmState.PREEMPTED, True, False), (SlurmState.CANCELLED, False, True)],
+)
+def test_a_block_that_is_lost_before_its_workers_come(
+    state: SlurmState, transient: bool, gives_up: bool
+) -> None:
+    problem = JobFailedError(f"Slurm job 3 was {state}", transient=transient)
+    info = JobInfo(id="3", group="3", state=state)
+    block = BlockStatus(JobState.MISSING, info, problem, "out")
+    executor = _Executor()
+    handle_failed_blocks(executor, {"0": block})  # type: ignore[arg-type]
+    assert executor.bad_state_is_set == gives_up
+    assert block_error(RuntimeError(), "qpu", Role.QUANTUM, {"0": block}) is problem
+
+
+class _Executor:
+    bad_state_is_set = False
+
+    def set_bad_state_and_fail_all(self, error: Exception) -> None:
+        self.bad_state_is_set = True
