@@ -116,6 +116,7 @@ def request(
     primitive: Primitive = Primitive.SAMPLER,
     size: int = 0,
     client: ClientInfo | None = None,
+    priority: int = 0,
     **options: Any,
 ) -> Request:
     pubs = tuple(
@@ -127,6 +128,7 @@ def request(
         pubs=pubs,
         options=options,
         client=client or ClientInfo(),
+        priority=priority,
     )
 
 

@@ -154,6 +154,7 @@ class Dispatcher:
         except BaseException as error:
             self._queue.close(ours(error), 0)
             self._vendor.release()
+            self._journal.close()
             self.ready.set_exception(error)
             return
         self.ready.set_result(description)
@@ -221,6 +222,7 @@ class Dispatcher:
             self._outcomes.book(job, str(error))
         self._queue.fail_all(error)
         self._vendor.release()
+        self._journal.close()
 
     # -- out: batches --------------------------------------------------------------------------
 
