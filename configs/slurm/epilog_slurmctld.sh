@@ -1,0 +1,1 @@
+../../hybridflow/slurm/spank/epilog_slurmctld.sh
