@@ -98,7 +98,8 @@ class Site:
 
     def kept(self) -> list[Path]:
         """Return what jobs have left on the nodes."""
-        return [p for p in (self.cluster.folder / "slots").rglob("*") if p.suffix == ".json"]
+        places = [self.cluster.folder / name for name in ("slots", "grants")]
+        return [file for place in places for file in place.rglob("*.json")]
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +136,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             cluster.folder / "plugin" / "spank_hybridflow.so",
             definitions=definitions,
             state=cluster.folder / "slots",
+            grants=cluster.folder / "grants",
             python=python,
             timeout_seconds=5,
         )
@@ -249,6 +251,23 @@ def test_a_second_job_waits_and_a_cancelled_one_gives_back(site: Site) -> None:
     acquired, released = "acquire vendor", "release token-of-the-vendor vendor"
     eventually(lambda: site.vendor_log.read_text().splitlines() == [acquired, released] * 3)
     eventually(lambda: not site.kept())
+
+
+def test_what_a_dead_nodes_job_had_is_given_back(site: Site) -> None:
+    """By slurmctld, since the node cannot; a job that ends on a living node is left to that."""
+    site.vendor_log.unlink(missing_ok=True)
+    job = site.submit("sleep 100", "--qpu=vendor", "--no-requeue")
+    eventually(lambda: site.state(job).startswith("RUNNING") and site.vendor_log.exists())
+    assert len(site.kept()) > 1
+    site.cluster.kill_node("q1")
+    assert site.vendor_log.read_text().splitlines() == ["acquire vendor"]
+    site.run("scontrol", "update", "nodename=q1", "state=down", "reason=test")
+    released = ["acquire vendor", "release token-of-the-vendor vendor"]
+    eventually(lambda: site.vendor_log.read_text().splitlines() == released)
+    eventually(lambda: site.state(job).startswith("NODE_FAIL"))
+    site.cluster.start_node("q1")
+    assert site.run("srun", "--qpu=vendor", "true").returncode == 0
+    eventually(lambda: site.vendor_log.read_text().splitlines() == released * 2)
 
 
 # --- who gets none --------------------------------------------------------------------------------
@@ -458,13 +477,14 @@ def test_steps_of_a_job_share_one_acquisition_and_a_requeued_job_has_its_own(
     tmp_path: Path,
 ) -> None:
     definitions, state = tmp_path / "qpus.json", tmp_path / "state"
+    node = slots.Node.of("n", state)
     definitions.touch(mode=0o600)
     definitions.write_text('{"resources": [{"name": "a", "type": "aer"}]}')
 
     def token(step: int, began: int) -> str:
         facts = f"job 7\nstep {step}\nbegan {began}\nasked a\ngres qpu:a(CNT:1)\n"
         job = slots.read_job(facts + "gres-here qpu:a(CNT:1)\n")
-        lines = list(slots.start(job, definitions, state, "n", 5))
+        lines = list(slots.start(job, definitions, node, 5))
         (found,) = [line for line in lines if line.startswith("a_QRMI_JOB_ACQUISITION_TOKEN=")]
         return found
 
@@ -473,26 +493,27 @@ def test_steps_of_a_job_share_one_acquisition_and_a_requeued_job_has_its_own(
     assert token(0, 200) != first
     kept = state / "n" / "jobs" / "7.json"
     assert (kept.stat().st_mode & 0o777, kept.parent.stat().st_mode & 0o777) == (0o600, 0o700)
-    assert list(slots.end(slots.read_job("job 7\n"), definitions, state, "n", 5)) == []
+    assert list(slots.end(slots.read_job("job 7\n"), definitions, node, 5)) == []
     assert not kept.exists()
     kept.write_text("{")
     with pytest.raises(slots.Refusal, match="is damaged"):
-        list(slots.end(slots.read_job("job 7\n"), definitions, state, "n", 5))
+        list(slots.end(slots.read_job("job 7\n"), definitions, node, 5))
 
 
 def test_what_a_user_puts_into_the_folder_of_credentials_keeps_no_slot(tmp_path: Path) -> None:
     """Folders too deep for Python to remove: the slot is given back, and they are gone."""
     definitions, state = tmp_path / "qpus.json", tmp_path / "state"
+    node = slots.Node.of("n", state)
     definitions.touch(mode=0o600)
     definitions.write_text(
         '{"resources": [{"name": "a", "type": "aer", "environment": {"QRMI_KEY": "x"}}]}'
     )
     here = f"uid {os.geteuid()}\ngid {os.getegid()}\ngres-here qpu:a(CNT:1)\n"
-    assert list(slots.start(slots.read_job(f"job 7\n{here}"), definitions, state, "n", 5))
+    assert list(slots.start(slots.read_job(f"job 7\n{here}"), definitions, node, 5))
     folder = state / "n" / "credentials" / "7"
     deep = "mkdir -p " + "/".join(["d"] * 1000) + " && cd -P " + "/".join(["d"] * 1000)
     subprocess.run(["/bin/sh", "-c", f"{deep} && {deep}"], cwd=folder, check=True, timeout=20)
-    assert list(slots.end(slots.read_job("job 7\n"), definitions, state, "n", 5)) == []
+    assert list(slots.end(slots.read_job("job 7\n"), definitions, node, 5)) == []
     assert not folder.exists()
     assert not (state / "n" / "jobs" / "7.json").exists()
 
@@ -509,7 +530,7 @@ def test_what_cannot_be_written_down_is_not_acquired(
     definitions.write_text('{"resources": [{"name": "a", "type": "aer"}]}')
     job = slots.read_job("job 7\ngres-here qpu:a(CNT:1)\n")
     with pytest.raises(OSError, match="No space left"):
-        list(slots.start(job, definitions, tmp_path / "state", "n", 5))
+        list(slots.start(job, definitions, slots.Node.of("n", tmp_path / "state"), 5))
     assert asked == []
 
 

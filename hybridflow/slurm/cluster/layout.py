@@ -11,7 +11,8 @@
            spool/   of each slurmd: batch scripts
            db/      of MariaDB, with accounting
            plugin/  the SPANK plugin and its helper
-           slots/   what jobs have acquired, each node's
+           slots/   credentials of jobs, each node's
+           grants/  what jobs have acquired, each node's; slurmctld sees it too
 
 A cluster made by root runs the jobs of all users, who must reach the first two, their batch
 scripts and the plugin; the folder of anybody else's is that user's alone.

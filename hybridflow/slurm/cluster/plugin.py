@@ -49,6 +49,7 @@ def install_plugin(shape: Shape, layout: Layout, definitions: Definitions | None
         build(layout.folder / "plugin"),
         definitions=Path(definitions).absolute(),
         state=layout.folder / "slots",
+        grants=layout.folder / "grants",
     )
 
 

@@ -8,6 +8,7 @@
                                    │ variables; slots.py acquires and releases
                                    ▼
                                the job's tasks ──► the door ──► one-time file of credentials
+    slurmctld ──► epilog_slurmctld.sh: has the job's node died? ──► slots.py releases
 
 Nothing here runs inside this package's process: :func:`build` compiles the plugin, and
 :func:`configure` writes what Slurm needs to load it. An administrator's steps:

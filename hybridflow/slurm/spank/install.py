@@ -1,10 +1,12 @@
 """Compiles the plugin, and writes the configuration with which Slurm loads it."""
 
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 
 from hybridflow.errors import InputError, MissingProgramError
@@ -14,6 +16,8 @@ __all__ = ["build", "configure"]
 
 _HERE = Path(__file__).parent
 _SOURCE = _HERE / "spank_hybridflow.c"
+_FILTER = _HERE / "cli_filter.lua"
+_EPILOG = _HERE / "epilog_slurmctld.sh"
 _FLAGS = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC")
 _COMPILE_SECONDS = 60
 
@@ -24,8 +28,8 @@ def build(folder: str | os.PathLike[str]) -> Path:
     Parameters
     ----------
     folder
-        Where ``spank_hybridflow.so``, ``slots.py`` and ``cli_filter.lua`` go; made if need be. Only
-        its owner may write there, since slurmd runs the helper as root.
+        Where ``spank_hybridflow.so``, ``slots.py``, ``cli_filter.lua`` and ``epilog_slurmctld.sh``
+        go; made if need be. Only its owner may write there, since slurmd runs the helper as root.
 
     Returns
     -------
@@ -41,7 +45,7 @@ def build(folder: str | os.PathLike[str]) -> Path:
     place.mkdir(mode=0o755, parents=True, exist_ok=True)
     plugin = place / "spank_hybridflow.so"
     _compile(_compiler(), plugin)
-    for name, mode in ((slots.__file__, 0o755), (_HERE / "cli_filter.lua", 0o644)):
+    for name, mode in ((slots.__file__, 0o755), (_FILTER, 0o644), (_EPILOG, 0o755)):
         copy = Path(shutil.copy(name, place))
         copy.chmod(mode)
     plugin.chmod(0o755)
@@ -82,11 +86,13 @@ def configure(
     *,
     definitions: str | os.PathLike[str],
     state: str | os.PathLike[str],
+    grants: str | os.PathLike[str] | None = None,
     python: str | os.PathLike[str] = sys.executable,
     timeout_seconds: int = 60,
 ) -> dict[str, str]:
-    """Write ``plugstack.conf``, ``qpus.names`` and ``cli_filter.lua`` into a folder.
+    """Write what Slurm needs for the plugin into a folder.
 
+    That is ``plugstack.conf``, ``qpus.names``, ``cli_filter.lua`` and ``epilog_slurmctld.sh``.
     slurmd must be started (again) after that: it looks only then whether a plugin has an epilog.
 
     Parameters
@@ -98,7 +104,9 @@ def configure(
     definitions
         The definitions of the QPUs: a file of slurmd's user alone, mode 0600.
     state
-        Folder for what jobs have acquired on a node; lost when the machine restarts.
+        Folder for what jobs have on a node, credentials with it; lost when the machine restarts.
+    grants
+        Folder for what jobs have acquired, if it is to outlive the node: shared with slurmctld.
     python
         The interpreter of the helper, 3.11 or newer. For types of vendors it has ``qrmi``.
     timeout_seconds
@@ -119,32 +127,35 @@ def configure(
         names = list(slots.names(Path(definitions)))
     except slots.Refusal as error:
         raise InputError(str(error)) from error
-    files = {
-        "qpus.names": names,
-        "plugstack.conf": [
-            " ".join(_plugstack(folder, plugin, definitions, state, python, timeout_seconds))
-        ],
-        "cli_filter.lua": [(_HERE / "cli_filter.lua").read_text(encoding="utf-8").rstrip("\n")],
+    settings = {
+        "definitions": os.fspath(definitions),
+        "grants": os.fspath(grants or state),
+        "python": os.fspath(python),
+        "helper": str(plugin.with_name("slots.py")),
+        "timeout": str(timeout_seconds),
     }
-    for name, lines in files.items():
-        file = folder / name
-        file.write_text("\n".join([*lines, ""]), encoding="utf-8")
-        file.chmod(0o644)
-    return {"CliFilterPlugins": "cli_filter/lua"}
+    own = {"names": str(folder / "qpus.names"), "state": os.fspath(state)}
+    _write(folder / "qpus.names", "\n".join([*names, ""]))
+    _write(folder / "plugstack.conf", f"required {plugin} {_words(own | settings)}\n")
+    _write(folder / _FILTER.name, _FILTER.read_text(encoding="utf-8"))
+    settings["SLURM_CONF"] = str(folder / "slurm.conf")
+    epilog = _write(folder / _EPILOG.name, _with_settings(settings), 0o755)
+    return {"CliFilterPlugins": "cli_filter/lua", "EpilogSlurmctld": str(epilog)}
 
 
-def _plugstack(
-    etc: Path,
-    plugin: Path,
-    definitions: str | os.PathLike[str],
-    state: str | os.PathLike[str],
-    python: str | os.PathLike[str],
-    timeout_seconds: int,
-) -> Iterator[str]:
-    yield from ("required", str(plugin))
-    yield f"names={etc / 'qpus.names'}"
-    yield f"definitions={os.fspath(definitions)}"
-    yield f"state={os.fspath(state)}"
-    yield f"python={os.fspath(python)}"
-    yield f"helper={plugin.with_name('slots.py')}"
-    yield f"timeout={timeout_seconds}"
+def _write(file: Path, text: str, mode: int = 0o644) -> Path:
+    file.write_text(text, encoding="utf-8")
+    file.chmod(mode)
+    return file
+
+
+def _words(settings: Mapping[str, str]) -> str:
+    return " ".join(f"{name}={value}" for name, value in settings.items())
+
+
+def _with_settings(settings: Mapping[str, str]) -> str:
+    text = _EPILOG.read_text(encoding="utf-8")
+    for name, value in settings.items():
+        line = f"{name}={shlex.quote(value)}"
+        text = re.sub(rf"(?m)^{name}=.*$", line.replace("\\", r"\\"), text)
+    return text

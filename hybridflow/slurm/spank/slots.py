@@ -11,9 +11,12 @@ be copied to where only root writes, and be read in five minutes.
                 │                                     │
                 └──────────► start / end ◄────────────┘ ──► vendor: acquire, release
                                   │
-        stdout: variables         ├──► STATE/NODE/jobs/JOB.json              what to release; root's
+        stdout: variables         ├──► GRANTS/NODE/jobs/JOB.json             what to release; root's
         for the tasks, or         └──► STATE/NODE/credentials/JOB/STEP.json  the job's user's, 0600
         a reason (status 1)
+
+GRANTS is STATE, unless it is to outlive the node: then it is a folder that slurmctld sees too, and
+``epilog_slurmctld.sh`` runs ``slots.py end`` there for jobs whose node has died.
 """
 
 import argparse
@@ -350,14 +353,39 @@ def _folder(path: Path, mode: int) -> Path:
     return path
 
 
-def job_file(node_state: Path, job: Job) -> Path:
-    """Return the path of a job's grant; the plugin looks for it too."""
-    return node_state / "jobs" / f"{job.id}.json"
+@dataclass(frozen=True)
+class Node:
+    """Where a node's files lie: what its jobs have to release, and their credentials."""
+
+    grants: Path
+    state: Path
+
+    @classmethod
+    def of(cls, name: str, state: Path, grants: Path | None = None) -> "Node":
+        """Return the folders of the node of this name."""
+        return cls((grants or state) / name, state / name)
+
+    def make(self) -> None:
+        """Make the folders, where they are missing."""
+        for folder in (self.grants, self.state):
+            _folder(folder.parent, 0o711)
+            _folder(folder, 0o711)
+        _folder(self.grants / "jobs", 0o700)
+
+    def grant(self, job: Job | str) -> Path:
+        """Return the path of a job's grant; the plugin looks for it too."""
+        return self.grants / "jobs" / f"{job.id if isinstance(job, Job) else job}.json"
+
+    def sweep(self) -> None:
+        """Remove the credentials of jobs that ended while the node was dead: they have no grant."""
+        for folder in self.state.glob("credentials/*"):
+            if not self.grant(folder.name).exists():
+                _remove_folder(folder)
 
 
-def write_credentials(node_state: Path, job: Job, values: Mapping[str, Mapping[str, str]]) -> Path:
+def write_credentials(node: Node, job: Job, values: Mapping[str, Mapping[str, str]]) -> Path:
     """Write the file that the door reads and removes: the job's user's, in a folder of his."""
-    folder = _folder(node_state / "credentials", 0o711) / str(job.id)
+    folder = _folder(node.state / "credentials", 0o711) / str(job.id)
     folder.mkdir(mode=0o700, exist_ok=True)  # another step may just be making it
     os.chown(folder, job.uid, job.gid)
     place = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
@@ -377,7 +405,7 @@ def write_credentials(node_state: Path, job: Job, values: Mapping[str, Mapping[s
 # --- the commands ---------------------------------------------------------------------------------
 
 
-def start(job: Job, path: Path, state: Path, node: str, seconds: float) -> Iterator[str]:
+def start(job: Job, path: Path, node: Node, seconds: float) -> Iterator[str]:
     """Acquire what the job holds on this node, unless an earlier step has; yield the output."""
     check_asked(job)
     if not job.gres and not job.licenses:
@@ -386,15 +414,15 @@ def start(job: Job, path: Path, state: Path, node: str, seconds: float) -> Itera
     slots = slots_here(job, definitions)
     if not slots:
         return
-    node_state = _folder(_folder(state, 0o711) / node, 0o711)
-    _folder(node_state / "jobs", 0o700)
+    node.make()
+    node.sweep()
     vendor = Vendor(seconds)
-    with Grant.open(job_file(node_state, job), seconds) as grant:
+    with Grant.open(node.grant(job), seconds) as grant:
         if not (grant.complete and grant.began == job.began):
             release(grant, vendor, path)  # of an earlier run of the job, or of a helper that died
             yield from acquire(job, slots, grant, vendor, path)
         acquired = dict(grant.acquired)
-    yield from variables(job, acquired, definitions, node_state)
+    yield from variables(job, acquired, definitions, node)
 
 
 def acquire(
@@ -432,7 +460,7 @@ def variables(
     job: Job,
     acquired: Mapping[str, Mapping[str, Any]],
     definitions: Mapping[str, Definition],
-    node_state: Path,
+    node: Node,
 ) -> Iterator[str]:
     """Yield what the tasks get, as lines ``NAME=value``; credentials go into a file instead."""
     for owner in ("QRMI", "SLURM"):
@@ -452,7 +480,7 @@ def variables(
         else:
             yield f"{name}_QRMI_JOB_ACQUISITION_TOKEN={one['token']}"
     if any(secrets.values()):
-        yield f"HYBRIDFLOW_CREDENTIALS={write_credentials(node_state, job, secrets)}"
+        yield f"HYBRIDFLOW_CREDENTIALS={write_credentials(node, job, secrets)}"
 
 
 def release(grant: Grant, vendor: Vendor, path: Path) -> None:
@@ -475,17 +503,16 @@ def release(grant: Grant, vendor: Vendor, path: Path) -> None:
         raise Refusal("\n".join(reasons))
 
 
-def end(job: Job, path: Path, state: Path, node: str, seconds: float) -> Iterator[str]:
-    """Release what the job has on this node, and remove its files."""
-    node_state = state / node
+def end(job: Job, path: Path, node: Node, seconds: float) -> Iterator[str]:
+    """Release what the job has on the node, and remove its files."""
     try:
-        with Grant.open(job_file(node_state, job), seconds) as grant:
+        with Grant.open(node.grant(job), seconds) as grant:
             release(grant, Vendor(seconds), path)
-            job_file(node_state, job).unlink()
+            node.grant(job).unlink(missing_ok=True)  # epilog_slurmctld.sh may have been first
     finally:
         # Last, and by a program of its own: the folder was its user's, who may have put more into
         # it than can be removed in time, or folders deeper than Python can follow.
-        _remove_folder(node_state / "credentials" / str(job.id))
+        _remove_folder(node.state / "credentials" / str(job.id))
     yield from ()
 
 
@@ -506,6 +533,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("command", choices=["start", "end", "names"])
     parser.add_argument("--definitions", type=Path, default=Path("/etc/hybridflow/qpus.json"))
     parser.add_argument("--state", type=Path, default=Path("/run/hybridflow"))
+    parser.add_argument("--grants", type=Path, help="[default: the folder of --state]")
     parser.add_argument("--node", default=os.uname().nodename)
     parser.add_argument("--seconds", type=float, default=60.0)
     return parser.parse_args()
@@ -520,7 +548,8 @@ def main(answer: TextIO) -> int:
         else:
             work = start if given.command == "start" else end
             job = read_job(sys.stdin.read())
-            lines = list(work(job, given.definitions, given.state, given.node, given.seconds))
+            node = Node.of(given.node, given.state, given.grants)
+            lines = list(work(job, given.definitions, node, given.seconds))
     except Refusal as error:
         print(error, file=answer)
         return 1

@@ -43,6 +43,7 @@ SPANK_PLUGIN(hybridflow, 1);
 static const char *names = "/etc/slurm/qpus.names";
 static const char *definitions = "/etc/hybridflow/qpus.json";
 static const char *state = "/run/hybridflow";
+static const char *grants; /* `state`, unless slurmctld is to see them too */
 static const char *python = "/usr/bin/python3";
 static const char *helper = "/usr/libexec/hybridflow/slots.py";
 static int timeout = 60; /* seconds for the helper, vendors included */
@@ -178,6 +179,7 @@ static void become_helper(const char *command, int input, int output)
 	char seconds[16], *nothing[] = {NULL};
 	char *words[] = {(char *)python, "-I", "-B", (char *)helper, (char *)command,
 			 "--definitions", (char *)definitions, "--state", (char *)state,
+			 "--grants", (char *)(grants ? grants : state),
 			 "--node", (char *)node_name(), "--seconds", seconds, NULL};
 	struct rlimit no_core = {0, 0}; /* it would hold the credentials */
 	sigset_t none;
@@ -409,7 +411,7 @@ static void read_settings(int count, char **words)
 {
 	static const struct { const char *key; const char **value; } texts[] = {
 		{"names=", &names}, {"definitions=", &definitions}, {"state=", &state},
-		{"python=", &python}, {"helper=", &helper}};
+		{"grants=", &grants}, {"python=", &python}, {"helper=", &helper}};
 	size_t k;
 	int i;
 
@@ -538,7 +540,7 @@ int slurm_spank_job_epilog(spank_t spank, int count, char **words)
 	read_settings(count, words); /* here, slurm_spank_init is not called before */
 	if (spank_get_item(spank, S_JOB_ID, &id))
 		return 0;
-	snprintf(path, sizeof(path), "%s/%s/jobs/%u.json", state, node_name(), id);
+	snprintf(path, sizeof(path), "%s/%s/jobs/%u.json", grants ? grants : state, node_name(), id);
 	if (access(path, F_OK)) /* the job had no slot here */
 		return 0;
 	add_number(text, sizeof(text), "job", id);
