@@ -64,14 +64,8 @@ class Broker:
             resource, backend, self._queue, limits, self._journal, log or event_log(), on_end
         )
         self._thread = threading.Thread(
-            target=self._run, name=f"hybridflow-broker-{resource.name}", daemon=True
+            target=self._dispatcher.run, name=f"hybridflow-broker-{resource.name}", daemon=True
         )
-
-    def _run(self) -> None:
-        try:
-            self._dispatcher.run()
-        finally:
-            self._journal.close()
 
     def begin(self) -> "Future[Description]":
         """Begin to acquire the backend, then to serve; return the description to come."""
