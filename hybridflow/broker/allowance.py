@@ -21,6 +21,9 @@ _OF_THE_TIME = 0.95
 
 _ROUNDING = 1e-6
 
+_CLOCKS_SECONDS = 2.0
+"""By how much the clock here may be behind that of Slurm, at most."""
+
 
 class Allowance:
     """Estimates vendor jobs before they start, and books them after.
@@ -69,6 +72,11 @@ class Allowance:
     def refusal(self, load: float, running: Sequence[VendorJob]) -> HybridflowError | None:
         """Return why work must not be started; None if it may."""
         return self._over_budget(load, running) or self._too_late(load, running)
+
+    @property
+    def time_is_up(self) -> bool:
+        """Whether the slot's end has come: Slurm ends what runs in it, but not at the vendor."""
+        return self.deadline is not None and time.time() > self.deadline - _CLOCKS_SECONDS
 
     def learn(self, job: VendorJob, usage: Usage) -> None:
         """Take note of how long a vendor job took that ended well."""

@@ -218,11 +218,19 @@ class Dispatcher:
         self._queue.close(error, 0)
         self._intake.turn()
         for job in self._lanes.running:
+            if self._leaves:
+                _log.warning("the slot's time is up: vendor job %s is left running", job.id)
+                continue
             self._vendor.stop(job)
             self._outcomes.book(job, str(error))
         self._queue.fail_all(error)
         self._vendor.release()
         self._journal.close()
+
+    @property
+    def _leaves(self) -> bool:
+        # Whoever wanted it was ended by the time limit, and may ask for it in another slot.
+        return self._capabilities.durable_jobs and self.allowance.time_is_up
 
     # -- out: batches --------------------------------------------------------------------------
 
@@ -306,7 +314,7 @@ class Dispatcher:
 
     def _look(self, job: VendorJob, wait: float) -> bool:
         # Whether it has ended.
-        if job.unwanted and not job.stopped:
+        if job.unwanted and not job.stopped and not self._leaves:
             self._vendor.stop(job)
         outcome = None if job.silence.rest else self._outcome(job, wait)
         if outcome is None:
