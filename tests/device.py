@@ -1,10 +1,16 @@
 """A backend for tests of the broker, without Qiskit: its PUBs say what happens to them."""
 
 import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import Any
 
-from hybridflow.errors import BackendLostError, RequestError, ResourceError
+import msgspec
+
+from hybridflow.broker.core import Broker
+from hybridflow.broker.work import Limits
+from hybridflow.errors import BackendLostError, HybridflowError, RequestError, ResourceError
 from hybridflow.records import (
     Batch,
     Capabilities,
@@ -16,6 +22,7 @@ from hybridflow.records import (
     Primitive,
     Reply,
     Request,
+    Resource,
     TargetSnapshot,
     Usage,
 )
@@ -134,3 +141,57 @@ def request(
 
 def names(future: "Future[Reply]") -> list[str]:
     return [part.arrays["of"].decode().strip() for part in future.result(10).results]
+
+
+FAST = Limits(backoff_seconds=0.001)
+
+
+class Desk:
+    """A started broker in front of a device."""
+
+    def __init__(self, device: Device, **options: Any) -> None:
+        options.setdefault("limits", FAST)
+        self.device = device
+        keys = {key: options.pop(key) for key in Resource.__struct_fields__ if key in options}
+        self.resource = msgspec.structs.replace(Resource(name="dev", backend="device"), **keys)
+        self.broker = Broker(self.resource, device, **options)
+
+    def submit(self, request: Request) -> "Future[Reply]":
+        future: Future[Reply] = Future()
+
+        def deliver(outcome: Reply | HybridflowError) -> None:
+            if isinstance(outcome, Reply):
+                future.set_result(outcome)
+            else:
+                future.set_exception(outcome)
+
+        future.entry = self.broker.submit(request, deliver)  # type: ignore[attr-defined]
+        return future
+
+    def cancel(self, future: "Future[Reply]") -> bool:
+        return self.broker.cancel(future.entry)  # type: ignore[attr-defined]
+
+    def hold(self) -> "Future[Reply]":
+        """Keep the device's lane busy until its gate opens."""
+        future = self.submit(request("hold"))
+        assert self.device.started.acquire(timeout=10)
+        return future
+
+
+@contextmanager
+def desks() -> Iterator[Callable[..., Desk]]:
+    """Give what opens a desk; they are closed at the end."""
+    made: list[Desk] = []
+
+    def make(device: Device | None = None, **options: Any) -> Desk:
+        desk = Desk(device or Device(), **options)
+        desk.broker.start()
+        made.append(desk)
+        return desk
+
+    yield make
+    for desk in made:
+        desk.device.gate.set()
+        desk.broker.drain(5)
+        assert desk.broker.join(10)
+        assert desk.device.released >= 1

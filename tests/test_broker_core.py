@@ -3,12 +3,11 @@
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import pytest
-from device import Device, names, request
+from device import Desk, Device, desks, names, request
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,7 +21,6 @@ from hybridflow.errors import (
     BackendLostError,
     BrokerLostError,
     DeadlineError,
-    HybridflowError,
     InternalError,
     RequestCancelledError,
     RequestError,
@@ -46,66 +44,16 @@ from hybridflow.records import (
     JobStatus,
     PackedPub,
     Primitive,
-    Reply,
     Request,
     Resource,
     Usage,
 )
 
-FAST = Limits(backoff_seconds=0.001)
-
-
-class Desk:
-    """A started broker in front of a device."""
-
-    def __init__(self, device: Device, *, max_in_flight: int = 1, **options: Any) -> None:
-        options.setdefault("limits", FAST)
-        self.device = device
-        self.resource = Resource(name="dev", backend="device", max_in_flight=max_in_flight)
-        self.broker = Broker(self.resource, device, **options)
-
-    def submit(self, request: Request) -> "Future[Reply]":
-        future: Future[Reply] = Future()
-
-        def deliver(outcome: Reply | HybridflowError) -> None:
-            if isinstance(outcome, Reply):
-                future.set_result(outcome)
-            else:
-                future.set_exception(outcome)
-
-        future.entry = self.broker.submit(request, deliver)  # type: ignore[attr-defined]
-        return future
-
-    def cancel(self, future: "Future[Reply]") -> bool:
-        return self.broker.cancel(future.entry)  # type: ignore[attr-defined]
-
-    def hold(self) -> "Future[Reply]":
-        """Keep the device's lane busy until its gate opens."""
-        future = self.submit(request("hold"))
-        assert self.device.started.acquire(timeout=10)
-        return future
-
 
 @pytest.fixture
-def desks() -> Iterator[list[Desk]]:
-    made: list[Desk] = []
-    yield made
-    for desk in made:
-        desk.device.gate.set()
-        desk.broker.drain(5)
-        assert desk.broker.join(10)
-        assert desk.device.released >= 1
-
-
-@pytest.fixture
-def open_desk(desks: list[Desk]) -> Any:
-    def make(device: Device | None = None, **options: Any) -> Desk:
-        desk = Desk(device or Device(), **options)
-        desk.broker.start()
-        desks.append(desk)
-        return desk
-
-    return make
+def open_desk() -> Iterator[Any]:
+    with desks() as make:
+        yield make
 
 
 def test_callers_that_were_just_served_go_out_together(open_desk: Any) -> None:

@@ -172,7 +172,8 @@ class FairOrder:
         if group is None:
             return True
         load = self._loads[group]
-        return Room(room.pubs + load.pubs, room.bytes + load.bytes, room.work + load.work).negative
+        left = room.pubs + load.pubs, room.bytes + load.bytes, room.work + load.work
+        return min(left) <= 0
 
     def _next(self) -> _Workflow:
         return min(self._waiting.values(), key=_tag)
