@@ -68,8 +68,9 @@ class Upkeep:
 
     def _notice_losses(self, active: Iterable[str], managers: Iterable[Mapping[str, Any]]) -> None:
         connected = {manager["block_id"] for manager in managers}
-        self._connected |= connected
-        if (self._connected - connected).intersection(active):
+        lost = (self._connected - connected).intersection(active)
+        self._connected = connected
+        if lost:
             self._provider.jobs.look_soon()
 
     def _give_back(

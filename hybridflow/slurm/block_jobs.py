@@ -10,6 +10,7 @@ All jobs of one workflow have names with one beginning, by which the sweeper fin
 that was being submitted when the driver died.
 """
 
+import logging
 import os
 import secrets
 import subprocess
@@ -30,6 +31,8 @@ __all__ = ["BlockJobs"]
 
 SWEEP_SECONDS = 60.0
 """Time that :meth:`BlockJobs.close` gives the sweeper, in seconds."""
+
+_log = logging.getLogger(__name__)
 
 
 class BlockJobs:
@@ -126,6 +129,7 @@ class BlockJobs:
     def look_soon(self) -> None:
         """Ask Slurm at the next :meth:`look`: something has happened to a block."""
         with self._lock:
+            self._watch.interval_seconds = FIRST_SECONDS
             self._next = min(self._next, self._answered + FIRST_SECONDS)
 
     def problem(self, number: str) -> JobFailedError | None:
@@ -161,12 +165,20 @@ class BlockJobs:
         with self._lock:
             if self._lease is not None and self._sweeper is not None:
                 self._lease.close()
-                self._sweeper.wait(SWEEP_SECONDS)
+                try:
+                    self._sweeper.wait(SWEEP_SECONDS)
+                except subprocess.TimeoutExpired:
+                    _log.warning(
+                        "jobs named %s may be left: process %d still tries to cancel them",
+                        self.name("*"),
+                        self._sweeper.pid,
+                    )
 
     def _cancel(self, numbers: Sequence[str]) -> None:
-        cancel(*numbers)
-        self._cancelled |= set(numbers)
-        self._next = 0.0
+        if numbers:
+            cancel(*numbers)
+            self._cancelled |= set(numbers)
+            self._next = 0.0
 
     def _ask(self) -> None:
         try:
@@ -186,7 +198,12 @@ class BlockJobs:
         twice = {number: hopeless[number] for number in hopeless if number in self._hopeless}
         self._hopeless = hopeless
         self._given_up |= twice
-        self._cancel([*twice])
+        left = [number for number in self._given_up if not self._seen[number].state.final]
+        try:
+            self._cancel(left)
+        except SlurmError as error:
+            if not error.transient:
+                raise  # else the next look tries again
 
 
 def _never_starts(info: JobInfo) -> JobFailedError:

@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from hybridflow.errors import SlurmError
 from hybridflow.lease import Watch
@@ -44,9 +45,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     released = not os.path.exists(chosen.lease)
     # A job that was being submitted when the driver died may appear a moment later.
     status = _sweep(chosen.family, looks=1 if released else _LOOKS_AFTER_DEATH)
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(chosen.lease)
+    _tidy(Path(chosen.lease))
     return status
+
+
+def _tidy(lease: Path) -> None:
+    said = lease.with_suffix(".out")
+    with contextlib.suppress(FileNotFoundError):
+        if said.stat().st_size == 0:
+            said.unlink()
+    lease.unlink(missing_ok=True)
 
 
 def _await_end(lease: str) -> None:
