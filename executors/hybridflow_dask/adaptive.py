@@ -4,6 +4,7 @@ Dask's own looks at all workers alike: it would start classical workers for quan
 and end the QPU worker because it is idle.
 """
 
+from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
 from distributed.deploy.adaptive import Adaptive
@@ -11,6 +12,7 @@ from distributed.scheduler import Scheduler, TaskState, WorkerState
 
 from hybridflow_dask.groups import Group
 from hybridflow_dask.labels import QPU
+from hybridflow_dask.members import member_of
 
 if TYPE_CHECKING:
     from hybridflow_dask.cluster import HybridCluster
@@ -28,7 +30,7 @@ class GroupAdaptive(Adaptive):
     group
         The group that is scaled.
     minimum, maximum
-        Between how many workers.
+        Between how many members.
     **options
         All others of :class:`distributed.deploy.Adaptive`.
     """
@@ -43,27 +45,27 @@ class GroupAdaptive(Adaptive):
 
     @property
     def plan(self) -> set[Any]:
-        """Workers that there should be."""
+        """Members that there should be."""
         return set(self.group.members(self.cluster.worker_spec))
 
     @property
     def requested(self) -> set[Any]:
-        """Workers whose processes have been started."""
+        """Members that have been started."""
         return set(self.group.members(self.cluster.workers))
 
     @property
     def observed(self) -> set[Any]:
-        """Workers that the scheduler knows."""
+        """Members of which the scheduler knows workers."""
         return set(self.group.members(self.cluster.observed))
 
     # Dask's base class annotates these two the wrong way round.
     async def scale_up(self, n: int) -> None:  # type: ignore[override]
-        """Start workers, up to `n`; none when starting them has failed for good."""
+        """Start members, up to `n`; none when starting them has failed for good."""
         if self.group.error is None:
             await self.cluster.grow(self.group, n)
 
     async def scale_down(self, workers: list[str]) -> None:  # type: ignore[override]
-        """Retire workers, which end what they are running."""
+        """Retire members, whose workers end what they are running."""
         await self.cluster.shrink(self.group, workers)
 
     @property
@@ -73,19 +75,27 @@ class GroupAdaptive(Adaptive):
 
     def _mine(self) -> list[WorkerState]:
         names = self.observed
-        return [worker for worker in self._scheduler.workers.values() if worker.name in names]
+        everyone = self._scheduler.workers.values()
+        return [worker for worker in everyone if member_of(worker.name) in names]
 
 
 class ClassicalAdaptive(GroupAdaptive):
     """Scales the classical workers as Dask scales workers, by the classical tasks alone."""
 
     async def target(self) -> int:
-        """Return how many workers there should be."""
-        return Scheduler.adaptive_target(self._share(), self.target_duration)
+        """Return how many members there should be."""
+        workers = Scheduler.adaptive_target(self._share(), self.target_duration)
+        return -(-workers // self.group.workers_each)
 
     async def workers_to_close(self, target: int) -> list[str]:
-        """Return the names of idle workers that may be closed."""
-        return Scheduler.workers_to_close(self._share(), target=target, attribute="name")
+        """Return the names of members that may be closed: all their workers are idle."""
+        closing = Scheduler.workers_to_close(
+            self._share(),
+            target=target * self.group.workers_each,
+            key=_member_of,
+            attribute="name",
+        )
+        return sorted(set(map(member_of, closing)))
 
     def _share(self) -> Scheduler:
         return cast(Scheduler, _Share(self._scheduler, self._mine()))
@@ -113,13 +123,21 @@ class QuantumAdaptive(GroupAdaptive):
     """Gives a slot back when no task needs it, and takes it again when one does."""
 
     async def target(self) -> int:
-        """Return 1 if a task runs on the slot's worker or waits for one, else 0."""
-        busy = any(worker.processing for worker in self._mine())
-        return int(busy or any(map(self._could_run, self._scheduler.unrunnable)))
+        """Return how many slots the tasks need that run, or wait for one."""
+        running = sum(len(worker.processing) for worker in self._mine())
+        waiting = filter(self._could_run, self._scheduler.unrunnable)
+        many = int(self.maximum) * self.group.tasks
+        needed = running + sum(1 for _ in islice(waiting, many))
+        return -(-needed // self.group.tasks)
 
     async def workers_to_close(self, target: int) -> list[str]:
-        """Return the name of the worker, which is idle."""
-        return [str(worker.name) for worker in self._mine()][target:]
+        """Return the names of idle workers, unless nobody could take over what they hold."""
+        mine = sorted(self._mine(), key=lambda worker: len(worker.processing), reverse=True)
+        return [str(worker.name) for worker in mine[target:] if self._can_go(worker)]
+
+    def _can_go(self, worker: WorkerState) -> bool:
+        others = self._scheduler.running - {worker}
+        return not worker.processing and (not worker.has_what or bool(others))
 
     def _could_run(self, task: TaskState) -> bool:
         return self.group.could_run(task.resource_restrictions or {})
@@ -127,3 +145,7 @@ class QuantumAdaptive(GroupAdaptive):
 
 def _asks_for_qpu(task: TaskState) -> bool:
     return QPU in (task.resource_restrictions or ())
+
+
+def _member_of(worker: WorkerState) -> str:
+    return member_of(worker.name)

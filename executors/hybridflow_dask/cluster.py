@@ -5,10 +5,10 @@
     driver: scheduler with HybridPlugin ──┬── door ── quantum worker      one a resource
             (this process)                └── keeper ── classical worker  one task at a time
 
-Everything between client and workers stays Dask's. What is added: how workers are started
-(``launch.py``, ``workers.py``), that each group is kept at its own size (``groups.py``), and errors
-that say why it cannot be. All of it ends with this process, however that ends (``folder.py``,
-``hybridflow/lease.py``).
+Everything between client and workers stays Dask's. What is added: where workers come from
+(``supply.py``: this machine, or blocks of Slurm), how they are started (``launch.py``), that each
+group is kept at its own size (``groups.py``), and errors that say why it cannot be. All of it ends
+with this process, however that ends (``folder.py``, ``hybridflow/lease.py``).
 """
 
 import asyncio
@@ -16,14 +16,11 @@ import html
 import logging
 import operator
 import os
-import tempfile
 import time
 from collections.abc import Iterable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import dask
 from distributed.core import Status
 from distributed.deploy.spec import SpecCluster
 from distributed.exceptions import WorkerStartTimeoutError
@@ -44,30 +41,32 @@ from hybridflow.errors import (
 )
 from hybridflow.lease import Lease
 from hybridflow.site import Site, load_site
-from hybridflow.slurm import Allocation, current_allocation
+from hybridflow.slurm import JobInfo, current_allocation
 from hybridflow_dask.adaptive import ClassicalAdaptive, GroupAdaptive, QuantumAdaptive
+from hybridflow_dask.block_supply import supply_for
+from hybridflow_dask.blocks import Block
 from hybridflow_dask.farewell import Farewell
 from hybridflow_dask.folder import PrivateFolder
 from hybridflow_dask.groups import Group
-from hybridflow_dask.labels import CLASSICAL, QUANTUM
+from hybridflow_dask.labels import CLASSICAL, COSCHEDULED, QUANTUM
 from hybridflow_dask.launch import Launch, on_disk
+from hybridflow_dask.members import Member, member_of
 from hybridflow_dask.scheduler import HybridPlugin
-from hybridflow_dask.workers import GRACE_SECONDS, WorkerProcess
 
 __all__ = ["HybridCluster"]
 
 _log = logging.getLogger(__name__)
 
-_LOOPBACK = "127.0.0.1"
 _ALLOWED_FAILURES = 10
-_DOOR_SECONDS = 30.0  # a broker drains
 _LOOK_SECONDS = 0.05
 
 
 class HybridCluster(SpecCluster):
-    """A Dask cluster on this machine with the groups of workers ``quantum`` and ``classical``.
+    """A Dask cluster with the groups of workers ``quantum`` and ``classical``.
 
-    The constructor does not wait for workers: tasks do, and :meth:`wait_for_workers` can.
+    They run on this machine; inside a heterogeneous Slurm job, on its nodes; and outside, where the
+    site file has a table ``[slurm.blocks]``, in Slurm jobs that the cluster submits. The
+    constructor does not wait for workers: tasks do, and :meth:`wait_for_workers` can.
 
     Parameters
     ----------
@@ -77,7 +76,8 @@ class HybridCluster(SpecCluster):
         Names of the resources whose slots it uses, one quantum worker each; the site's default
         resource if not given.
     workers
-        Classical worker processes; what the site says if not given, on each node of the job.
+        Classical worker processes, in blocks on each node; what the site says if not given, on
+        each node of the job.
     tasks_per_slot
         Quantum tasks that share a slot at a time; what the site says if not given.
     security
@@ -85,8 +85,9 @@ class HybridCluster(SpecCluster):
         ``distributed.Security`` of your own. Without it, whoever reaches a port of the cluster can
         run code as you: other users of this machine can.
     host
-        Address that the scheduler and the workers listen on. If not given: only this machine can
-        reach it; in a heterogeneous Slurm job, the job's classical nodes can.
+        Address that the scheduler listens on, and the workers on this machine. If not given: only
+        this machine can reach it; in a heterogeneous Slurm job, the job's classical nodes can; with
+        blocks, all nodes that can reach this machine.
     dashboard_address
         Where Dask's dashboard listens, if bokeh is installed; by default any free port of this
         machine. None: no dashboard.
@@ -129,11 +130,12 @@ class HybridCluster(SpecCluster):
     ) -> None:
         _refuse_in_worker()
         self.site = site if isinstance(site, Site) else load_site(site)
-        self._tasks_per_slot = _number("tasks_per_slot", tasks_per_slot, 1)
-        self._log_dir = _log_folder(log_dir)
-        self._allocation = current_allocation()
-        self._groups = self._make_groups(resources, _number("workers", workers, 0))
-        self._host = host or (self._allocation.address() if self._allocation else _LOOPBACK)
+        log_folder = _log_folder(log_dir)
+        self._supply = supply_for(self.site, self._member_ended, log_folder)
+        self._groups = self._make_groups(
+            resources, _number("workers", workers, 0), _number("tasks_per_slot", tasks_per_slot, 1)
+        )
+        self._host = host or self._supply.host()
         self._dashboard_address = dashboard_address
         self._security = security
         self._folder: PrivateFolder | None = None
@@ -147,7 +149,9 @@ class HybridCluster(SpecCluster):
 
     # --- starting and closing --------------------------------------------------------------------
 
-    def _make_groups(self, names: Iterable[str] | None, workers: int | None) -> dict[str, Group]:
+    def _make_groups(
+        self, names: Iterable[str] | None, workers: int | None, tasks: int | None
+    ) -> dict[str, Group]:
         chosen = [names] if isinstance(names, str) else names
         listed = [self.site.default] if chosen is None else list(chosen)
         if len(set(listed)) < len(listed):
@@ -155,23 +159,9 @@ class HybridCluster(SpecCluster):
                 f"`resources` names one of {', '.join(listed)} twice; a resource has one slot, and "
                 "a slot one worker: raise `tasks_per_slot` to run more tasks at a time"
             )
-        groups = [self._quantum_group(name) for name in listed]
-        size = self._worker_count() if workers is None else workers
-        spec = {"cls": self._classical_worker}
-        stays = self._log_dir is not None
-        groups.append(Group(Role.CLASSICAL, "", spec, size=size, log_stays=stays))
+        resources = [self.site.resource(name) for name in listed]
+        groups = self._supply.groups(resources, workers, tasks)
         return {group.label: group for group in groups}
-
-    def _worker_count(self) -> int:
-        site, nodes = self.site.classical, self._allocation
-        return (site.workers or nodes.cpus) * nodes.nodes if nodes else site.worker_count
-
-    def _quantum_group(self, name: str) -> Group:
-        resource = self.site.resource(name)
-        tasks = self._tasks_per_slot or resource.tasks_per_slot
-        spec = {"cls": partial(self._quantum_worker, resource.name, tasks)}
-        stays = self._log_dir is not None
-        return Group(Role.QUANTUM, resource.name, spec, size=1, log_stays=stays)
 
     def _wanted(self) -> dict[str, Any]:
         return {name: group.spec for group in self._groups.values() for name in group.missing(())}
@@ -181,26 +171,32 @@ class HybridCluster(SpecCluster):
         if self.status == Status.created:
             self._prepare()
         await super()._start()
+        for label, (least, most) in self._supply.limits.items():
+            if least < most and label not in self._adaptives:
+                self._adapt(label, least, most, {})
 
     def _prepare(self) -> None:
-        self._folder = PrivateFolder(_folder_for(self._allocation))
+        self._folder = PrivateFolder(self._supply.base())
         self._lease = Lease.hold(self._folder.path / "driver.lease")
         if self._security:
             given = self._security
             made = given if isinstance(given, Security) else Security.temporary()
             self.security = on_disk(made, self._folder)
-        self._launch = Launch(
+        launch = Launch(
             self.site,
             self._folder,
             self._lease.path,
-            self._host,
+            self._supply.worker_host(self._host),
             self.security,
-            self._allocation,
+            current_allocation(),
         )
+        self._supply.begin(launch)
         self.scheduler_spec = {"cls": Scheduler, "options": self._scheduler_options()}
 
     def _scheduler_options(self) -> dict[str, Any]:
+        assert self._folder is not None
         slots = dict.fromkeys(self.site.resources, 1)
+        slots |= {group.resource: group.most for group in self._groups.values() if group.resource}
         return {
             "host": self._host,
             "port": 0,
@@ -209,7 +205,7 @@ class HybridCluster(SpecCluster):
             "dashboard_address": self._dashboard_address or "127.0.0.1:0",
             # Whoever runs beside a task that kills its worker is not to blame.
             "allowed_failures": _ALLOWED_FAILURES,
-            "local_directory": str(self._launch.folder.path),
+            "local_directory": str(self._folder.path),
             "plugins": [
                 HybridPlugin(slots=slots, outlook=self._outlook),
                 Farewell(self._scheduler_closes),
@@ -232,6 +228,7 @@ class HybridCluster(SpecCluster):
                 self.shutdown_scheduler = False
             try:
                 await super()._close()
+                await self._supply.end()
             finally:
                 # Both wait for processes to end.
                 await asyncio.to_thread(self._end)
@@ -242,58 +239,45 @@ class HybridCluster(SpecCluster):
         if self._folder is not None:
             self._folder.close()
 
-    # --- workers ---------------------------------------------------------------------------------
+    # --- members and their workers ----------------------------------------------------------------
 
-    def _quantum_worker(
-        self, resource: str, tasks: int, scheduler: str, *, name: str
-    ) -> WorkerProcess:
-        command = self._launch.quantum(scheduler, name, resource, tasks)
-        return self._worker(name, command, Role.QUANTUM, _DOOR_SECONDS)
-
-    def _classical_worker(self, scheduler: str, *, name: str) -> WorkerProcess:
-        command = self._launch.classical(scheduler, name)
-        return self._worker(name, command, Role.CLASSICAL, GRACE_SECONDS)
-
-    def _worker(
-        self, name: str, command: list[str], role: Role, end_seconds: float
-    ) -> WorkerProcess:
-        assert self._folder is not None
-        return WorkerProcess(
-            name,
-            command,
-            self._launch.variables(role),
-            log=(self._log_dir or self._folder.path) / f"{name}.log",
-            handle=self._folder.handle,
-            end_seconds=end_seconds,
-            on_end=self._worker_ended,
-        )
-
-    def _worker_ended(self, worker: WorkerProcess) -> None:
-        group = self._group_of(worker.name)
-        if group is None or worker.name in self._leaving or worker.name not in self.worker_spec:
+    def _member_ended(self, member: Member) -> None:
+        group = self._group_of(member.name)
+        if group is None or member.name in self._leaving or member.name not in self.worker_spec:
             return
         if self.status != Status.running or self.scheduler.status != Status.running:
             return
-        delay = group.ended(worker)
+        delay = group.ended(member)
+        if delay is not None and (reason := self._supply.too_late()):
+            group.error, delay = reason, None
         if delay is None:
-            del self.worker_spec[worker.name]
+            del self.worker_spec[member.name]
             _log.error("%s", group.error)
+        elif member.came_up_at and group.label in self._adaptives:
+            # The next one is asked for when there are tasks for it.
+            del self.worker_spec[member.name]
+            group.size -= 1
+            _log.warning("%s", member.describe_end())
         else:
-            _log.warning(
-                "the process of worker %s has ended (status %s); another one is started",
-                worker.name,
-                worker.exit_status,
-            )
+            _log.warning("%s; another one is started", member.describe_end())
         self.loop.call_later(delay or 0, self._replace)
 
     async def _replace(self) -> None:
         if self.status == Status.running:
-            for name, worker in list(self.workers.items()):
-                if worker.status == Status.closed:
-                    del self.workers[name]
+            ended = [name for name, each in self.workers.items() if each.status == Status.closed]
+            for name in ended:
+                del self.workers[name]
+                await self._forget(name)
             # Private, but what Dask's own subclasses call: it starts what is in `worker_spec` and
             # not in `workers`, and ends the reverse.
             await self._correct_state()
+
+    async def _forget(self, member: str) -> None:
+        # A lost node does not close its workers' connections, and their names would stay taken.
+        for worker in list(self.scheduler.workers.values()):
+            if member_of(worker.name) == member:
+                stimulus = f"hybridflow-ended-{distributed_time()}"
+                await self.scheduler.remove_worker(worker.address, stimulus_id=stimulus)
 
     def _update_worker_status(self, op: str, message: Any) -> None:
         # Of Cluster, not of SpecCluster: that one ends a worker which is not back 15 s after it was
@@ -307,10 +291,10 @@ class HybridCluster(SpecCluster):
         super(SpecCluster, self)._update_worker_status(op, message)
 
     def _came_up(self, name: Any) -> None:
-        group, worker = self._group_of(name), self.workers.get(name)
-        if group is not None and worker is not None:
+        group, member = self._group_of(name), self.workers.get(member_of(name))
+        if group is not None and member is not None:
             group.came_up(name)
-            worker.came_up_at = worker.came_up_at or time.monotonic()
+            member.came_up_at = member.came_up_at or time.monotonic()
 
     def _went(self, name: Any) -> None:
         group = self._group_of(name)
@@ -318,7 +302,7 @@ class HybridCluster(SpecCluster):
             group.went(name)
 
     def _group_of(self, name: Any) -> Group | None:
-        return self._groups.get(str(name).rpartition("-")[0])
+        return self._groups.get(member_of(name).rpartition("-")[0])
 
     def _outlook(self, asked: Mapping[str, float]) -> HybridflowError | bool:
         # Of a worker for tasks that ask for this: see HybridPlugin.
@@ -332,7 +316,7 @@ class HybridCluster(SpecCluster):
     def scale(  # type: ignore[override]  # not by memory or cores, which slots do not have
         self, n: int | None = None, *, classical: int | None = None, quantum: int | None = None
     ) -> Any:
-        """Change how many workers there are. Does not wait for it.
+        """Change how many workers there are, or blocks of workers. Does not wait for it.
 
         Workers that are to go end what they are running first, and pass their results on.
 
@@ -348,7 +332,7 @@ class HybridCluster(SpecCluster):
         Raises
         ------
         InputError
-            If a number is out of range.
+            If a number is out of range, or if the workers are co-scheduled.
         """
         if self.status in (Status.closing, Status.closed):
             # Dask's own closing asks for no workers at all by `scale(0)`.
@@ -362,24 +346,40 @@ class HybridCluster(SpecCluster):
         return NoOpAwaitable() if self.asynchronous else None
 
     def _sizes(self, classical: int | None, quantum: int | None) -> dict[str, int]:
-        labels = self._quantum_labels()
+        self._refuse_coscheduled()
         ordinary = _number("classical", classical, 0)
-        slots = _number("quantum", quantum, 0, len(labels))
+        slots = _number("quantum", quantum, 0, self._most())
         sizes = {} if ordinary is None else {CLASSICAL: ordinary}
-        if slots is not None:
-            sizes |= {label: int(index < slots) for index, label in enumerate(labels)}
-        return sizes
+        return sizes if slots is None else sizes | self._shares(slots)
+
+    def _refuse_coscheduled(self) -> None:
+        if COSCHEDULED in self._groups:
+            raise InputError(
+                "the workers of a co-scheduled job come and go together, and hold the slot to the "
+                'end: for blocks that grow and shrink, say kind = "elastic" in [slurm.blocks]'
+            )
 
     def _quantum_labels(self) -> list[str]:
         return [label for label in self._groups if label != CLASSICAL]
 
+    def _most(self) -> int:
+        return sum(self._groups[label].most for label in self._quantum_labels())
+
+    def _shares(self, number: int) -> dict[str, int]:
+        # Of each resource's group: the first ones get theirs first.
+        shares = {}
+        for label in self._quantum_labels():
+            shares[label] = min(number, self._groups[label].most)
+            number -= shares[label]
+        return shares
+
     async def grow(self, group: Group, size: int) -> None:
-        """Start workers of a group, up to a number."""
+        """Start members of a group, up to a number."""
         group.size = max(size, group.size)
         await self._adjust(group)
 
     async def shrink(self, group: Group, names: Iterable[str]) -> None:
-        """Retire some workers of a group."""
+        """Retire some members of a group."""
         async with group.changing:
             leaving = group.members(set(names) & set(self.worker_spec))
             group.size -= len(leaving)
@@ -394,13 +394,17 @@ class HybridCluster(SpecCluster):
             await self._correct_state()
 
     def _least_needed(self, group: Group, number: int) -> list[str]:
-        known = {worker.name: worker for worker in self.scheduler.workers.values()}
-
         def need(name: str) -> tuple[int, int, int]:
-            worker = known.get(name)
-            return (1, len(worker.processing), worker.nbytes) if worker else (0, 0, 0)
+            known = self._known([name])
+            tasks = sum(len(worker.processing) for worker in known)
+            return len(known), tasks, sum(worker.nbytes for worker in known)
 
         return sorted(reversed(group.members(self.worker_spec)), key=need)[:number]
+
+    def _known(self, members: Iterable[str]) -> list[WorkerState]:
+        chosen = set(members)
+        everyone = self.scheduler.workers.values()
+        return [worker for worker in everyone if member_of(worker.name) in chosen]
 
     async def _retire(self, names: list[str]) -> None:
         self._leaving |= set(names)
@@ -408,9 +412,10 @@ class HybridCluster(SpecCluster):
             if self.scheduler.status == Status.running:
                 # Twice: no more tasks for them; then, what they were running has its results.
                 # Told to close, a worker would be slower to end than by the signal that it gets.
-                await self.scheduler.retire_workers(names=names, remove=False)
+                workers = [worker.address for worker in self._known(names)]
+                await self.scheduler.retire_workers(workers=workers, remove=False)
                 await self._finished_tasks(names)
-                await self.scheduler.retire_workers(names=names, remove=False)
+                await self.scheduler.retire_workers(workers=workers, remove=False)
             for name in names:
                 self.worker_spec.pop(name, None)
             await self._correct_state()
@@ -420,9 +425,7 @@ class HybridCluster(SpecCluster):
     async def _finished_tasks(self, names: list[str]) -> None:
         asked = distributed_time()
         while self.status == Status.running and any(
-            _is_running_tasks(worker, asked)
-            for worker in self.scheduler.workers.values()
-            if worker.name in names
+            _is_running_tasks(worker, asked) for worker in self._known(names)
         ):
             await asyncio.sleep(_LOOK_SECONDS)
 
@@ -449,12 +452,13 @@ class HybridCluster(SpecCluster):
             The same as ``classical=(minimum, maximum)``, as other Dask clusters have it.
         **options
             Of :class:`distributed.deploy.Adaptive`: ``interval``, ``wait_count``,
-            ``target_duration``.
+            ``target_duration``. With blocks, they follow from ``idle`` of ``[slurm.blocks]``.
 
         Raises
         ------
         InputError
-            If a number is out of range, or if there is no group to adapt.
+            If a number is out of range, if there is no group to adapt, or if the workers are
+            co-scheduled.
         """
         if classical is None and (minimum is not None or maximum is not None):
             classical = (
@@ -463,32 +467,32 @@ class HybridCluster(SpecCluster):
             )
         if classical is None and quantum is None:
             raise InputError("say what to adapt: classical=(1, 8), quantum=(0, 1), or both")
-        labels = self._quantum_labels()
+        self._refuse_coscheduled()
         if classical is not None:
-            low, high = _range("classical", classical, None)
-            self._adapt(ClassicalAdaptive, CLASSICAL, low, high, options)
+            self._adapt(CLASSICAL, *_range("classical", classical, None), options)
             self._adaptive = self._adaptives[CLASSICAL]
         if quantum is not None:
-            low, high = _range("quantum", quantum, len(labels))
-            for index, label in enumerate(labels):
-                self._adapt(QuantumAdaptive, label, int(index < low), int(index < high), options)
+            low, high = map(self._shares, _range("quantum", quantum, self._most()))
+            for label in self._quantum_labels():
+                self._adapt(label, low[label], high[label], options)
 
-    def _adapt(
-        self,
-        kind: type[GroupAdaptive],
-        label: str,
-        minimum: int,
-        maximum: int,
-        options: Mapping[str, Any],
-    ) -> None:
+    def _adapt(self, label: str, least: int, most: int, options: dict[str, Any]) -> None:
         self._stop_adapting(label)
-        self._adaptives[label] = kind(self, self._groups[label], minimum, maximum, **options)
+        kind = ClassicalAdaptive if label == CLASSICAL else QuantumAdaptive
+        chosen = self._supply.adapting | options
+        self._adaptives[label] = kind(self, self._groups[label], least, most, **chosen)
 
     def _stop_adapting(self, label: str) -> None:
         if label in self._adaptives:
             self._adaptives.pop(label).stop(reason="scaled")
 
     # --- what there is ---------------------------------------------------------------------------
+
+    @property
+    def jobs(self) -> dict[str, JobInfo]:
+        """What Slurm last said of the blocks' jobs, by the names of the blocks."""
+        blocks = (each for each in self.workers.values() if isinstance(each, Block))
+        return {block.name: block.info for block in blocks if block.info is not None}
 
     @property
     def errors(self) -> dict[str, HybridflowError]:
@@ -555,19 +559,25 @@ class HybridCluster(SpecCluster):
         return shown
 
     def _summary(self) -> dict[str, str]:
-        quantum = [self._groups[label] for label in self._quantum_labels()]
-        found = {QUANTUM: _state(quantum), CLASSICAL: _state([self._groups[CLASSICAL]])}
+        found = self._of_groups()
         lost = self._scheduler_error
         return found if lost is None else found | {"scheduler": f"closed ({_text(lost)})"}
 
+    def _of_groups(self) -> dict[str, str]:
+        if COSCHEDULED in self._groups:
+            return {COSCHEDULED: self._state([COSCHEDULED]) + ", holds its slot to the end"}
+        quantum = self._state(self._quantum_labels())
+        return {QUANTUM: quantum, CLASSICAL: self._state([CLASSICAL])}
 
-def _state(groups: list[Group]) -> str:
-    # As in "1/2 (given up: NoSlotError: …)"
-    up = sum(group.up for group in groups)
-    size = sum(group.size for group in groups)
-    errors = [group.error for group in groups if group.error is not None]
-    failed = "; ".join(map(_text, errors))
-    return f"{up}/{size}" + (f" (given up: {failed})" if failed else "")
+    def _state(self, labels: Iterable[str]) -> str:
+        # As in "1/2 (job 12 running on c1; given up: NoSlotError: …)"
+        groups = [self._groups[label] for label in labels]
+        members = [name for group in groups for name in group.members(self.workers)]
+        told = [self.workers[name].describe() for name in members]
+        told += [f"given up: {_text(group.error)}" for group in groups if group.error is not None]
+        more = "; ".join(filter(None, told))
+        up, size = sum(group.up for group in groups), sum(group.size for group in groups)
+        return f"{up}/{size}" + (f" ({more})" if more else "")
 
 
 def _text(error: HybridflowError) -> str:
@@ -612,13 +622,6 @@ def _range(name: str, given: tuple[int, int], most: int | None) -> tuple[int, in
     _number(name, low, 0)
     _number(name, high, 0, most)
     return low, high
-
-
-def _folder_for(nodes: Allocation | None) -> str:
-    if nodes:
-        # They have folders for temporary files of their own; all of them see the run's.
-        return os.path.abspath(os.environ.get(environment.RUN) or ".")
-    return dask.config.get("temporary-directory") or tempfile.gettempdir()
 
 
 def _log_folder(given: str | os.PathLike[str] | None) -> Path | None:

@@ -7,6 +7,7 @@ must have that resource. A classical worker declares neither.
 
 __all__ = [
     "CLASSICAL",
+    "COSCHEDULED",
     "PROCESSES",
     "QPU",
     "QUANTUM",
@@ -17,6 +18,7 @@ __all__ = [
 
 QUANTUM = "quantum"
 CLASSICAL = "classical"
+COSCHEDULED = "coscheduled"
 QPU = "QPU"
 
 PROCESSES = "hybridflow"

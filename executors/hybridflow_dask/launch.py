@@ -25,6 +25,7 @@ from hybridflow_dask.workers import GRACE_SECONDS
 __all__ = ["Launch", "on_disk"]
 
 _WORKER = (sys.executable, "-m", "distributed.cli.dask_worker")
+_NODE = (sys.executable, "-m", "hybridflow_dask.node")
 _PRELOAD = "hybridflow_dask.preload"
 _DEATH_SECONDS = 60
 
@@ -48,17 +49,17 @@ class Launch:
     lease
         The driver's lease.
     host
-        Address that workers on this machine listen on.
+        Address that workers on this machine listen on; None: there are none.
     security
         The cluster's keys and certificates, as files.
     allocation
-        The nodes of classical workers; None: this machine.
+        The nodes of classical workers; None: this machine, or those of blocks.
     """
 
     site: Site
     folder: PrivateFolder
     lease: Path
-    host: str
+    host: str | None
     security: Security
     allocation: Allocation | None = None
 
@@ -70,6 +71,20 @@ class Launch:
         amounts = f"{QPU}={tasks} {resource_label(resource)}={tasks}"
         worker = [*self._worker(scheduler, name, self.host), "--nanny", "--nthreads", str(tasks)]
         return in_slot([*worker, "--resources", amounts], self.site, resource, self.lease)
+
+    def on_each_node(self, scheduler: str, member: str, workers: int) -> list[str]:
+        """Return the command line of a block's classical workers on one of its nodes.
+
+        Their nanny starts them again when they die; see ``node.py``.
+        """
+        options = {
+            "--member": member,
+            "--workers": workers,
+            "--threads": self.site.classical.threads,
+        }
+        node = [*_NODE, *(str(word) for option in options.items() for word in option), "--"]
+        command = [*node, *self._worker(scheduler, None, None), "--nthreads", "1"]
+        return kept(command, self.lease, Role.CLASSICAL, grace_seconds=GRACE_SECONDS)
 
     def classical(self, scheduler: str, name: str) -> list[str]:
         """Return the command line of a classical worker: one process, one task at a time.
@@ -89,21 +104,27 @@ class Launch:
         return self.allocation.srun(1, first=number % self.allocation.nodes)
 
     def variables(self, role: Role) -> dict[str, str]:
-        """Return the environment for those command lines."""
-        chosen = dict(os.environ)
-        # As Dask's own clusters hand their configuration to the processes they start.
-        chosen["DASK_INTERNAL_INHERIT_CONFIG"] = dask.config.serialize(dask.config.global_config)
-        if self.site.path:
-            chosen[environment.SITE] = self.site.path
-        if run := os.environ.get(environment.RUN):
-            chosen[environment.RUN] = os.path.abspath(run)
+        """Return the environment for those command lines, on this machine."""
+        chosen = os.environ | self.settings()
         if role is Role.CLASSICAL:
             chosen |= _pre_spawn() | thread_limits(self.site.classical.threads)
         return chosen
 
-    def _worker(self, scheduler: str, name: str, host: str | None) -> list[str]:
+    def settings(self) -> dict[str, str]:
+        """Return what that environment has for workers of both kinds."""
+        # As Dask's own clusters hand their configuration to the processes they start.
+        config = dask.config.serialize(dask.config.global_config)
+        chosen = {"DASK_INTERNAL_INHERIT_CONFIG": config}
+        if self.site.path:
+            chosen[environment.SITE] = self.site.path
+        if run := os.environ.get(environment.RUN):
+            chosen[environment.RUN] = os.path.abspath(run)
+        chosen[environment.SESSION] = environment.session(os.environ)
+        return chosen
+
+    def _worker(self, scheduler: str, name: str | None, host: str | None) -> list[str]:
         options = {
-            "--name": name,
+            **({"--name": name} if name else {}),
             **({"--host": host} if host else {}),
             # Of its pages; without it, they can be seen from everywhere.
             "--dashboard-address": f"{host or '127.0.0.1'}:0",

@@ -29,8 +29,9 @@ from hybridflow.errors import InputError, NoSlotError
 from hybridflow.events import TaskEnded, TaskStarted, event_log
 from hybridflow.qiskit_thread import import_qiskit
 from hybridflow.slot import connect
-from hybridflow.tasks import guarded, set_current_task, task_name
+from hybridflow.tasks import guarded, set_current_task, set_engine_task, task_name
 from hybridflow_dask import circuits
+from hybridflow_dask.departure import handing_back
 from hybridflow_dask.graphs import Kind, steps
 from hybridflow_dask.labels import PROCESSES, QPU
 from hybridflow_dask.pickles import dumps
@@ -150,17 +151,19 @@ class _GuardedThreadPoolExecutor(DaskThreads):
     # "ThreadPoolExecutor" in its name: only then do tasks know their worker.
     def __init__(self, worker: Worker, role: Role, running: Mapping[Any, str]) -> None:
         super().__init__(worker.state.nthreads, thread_name_prefix="Dask-Default-Threads")
+        self._worker = worker
         self._role = role
         self._running = running
 
     def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
         if call := _Call.of(fn):
             fn.__name__ = task_name(call.task.func)
+            call.context.run(set_engine_task, str(call.task.key))
             if known := self._running.get(call.task.key):
                 call.context.run(set_current_task, known)
         task = guarded(fn)
         if self._role is Role.QUANTUM:
-            task = _in_one_piece(task)
+            task = _in_one_piece(handing_back(self._worker, task))
         return super().submit(task, *args, **kwargs)
 
 

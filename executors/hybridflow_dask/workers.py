@@ -8,7 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from distributed.core import Status
-from distributed.deploy.spec import ProcessInterface
+
+from hybridflow.environment import Role
+from hybridflow.errors import HybridflowError
+from hybridflow.launch import launch_error
+from hybridflow_dask.members import HOPELESS, Member
 
 __all__ = ["GRACE_SECONDS", "WorkerProcess"]
 
@@ -18,7 +22,7 @@ GRACE_SECONDS = 2.0
 _OUTPUT_BYTES = 8192
 
 
-class WorkerProcess(ProcessInterface):
+class WorkerProcess(Member):
     """A worker's door or keeper, with all below it.
 
     Parameters
@@ -37,15 +41,13 @@ class WorkerProcess(ProcessInterface):
         Time that the door or the keeper has to end when its worker has been ended, in seconds.
     on_end
         Called in the event loop when the process has ended, for whatever reason.
+    log_stays
+        Whether the log outlives the cluster, so that an error may name it.
 
     Attributes
     ----------
-    name
-        Name of the worker.
     exit_status
         Exit status of the door or the keeper; None while it runs.
-    came_up_at
-        When its worker first reported to the scheduler, by the monotonic clock; None before.
     """
 
     def __init__(
@@ -58,12 +60,12 @@ class WorkerProcess(ProcessInterface):
         handle: int,
         end_seconds: float,
         on_end: Callable[["WorkerProcess"], None],
+        log_stays: bool = False,
     ) -> None:
-        super().__init__(name=name)
-        self.name = name
-        self.log = log
+        super().__init__(name)
         self.exit_status: int | None = None
-        self.came_up_at: float | None = None
+        self._log = log
+        self._log_stays = log_stays
         self._command = command
         self._variables = variables
         self._handle = handle
@@ -75,7 +77,7 @@ class WorkerProcess(ProcessInterface):
 
     async def start(self) -> None:
         """Start the process; the worker comes up by itself."""
-        descriptor = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        descriptor = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         with os.fdopen(descriptor, "ab") as log:
             self._begin = log.tell()
             self._process = await asyncio.create_subprocess_exec(
@@ -112,9 +114,29 @@ class WorkerProcess(ProcessInterface):
         done, _ = await asyncio.wait([self._watching], timeout=seconds)
         return bool(done)
 
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether another start would end as this one has."""
+        return self.exit_status in HOPELESS
+
+    def error(self, who: str, role: Role) -> HybridflowError:
+        """Return why it has ended: what the door or the keeper said."""
+        return launch_error(
+            who,
+            role,
+            self.exit_status,
+            self.output(),
+            came_up=self.came_up_at is not None,
+            log=str(self._log) if self._log_stays else None,
+        )
+
+    def describe_end(self) -> str:
+        """Return in a few words how it has ended."""
+        return f"the process of worker {self.name} has ended (status {self.exit_status})"
+
     def output(self) -> str:
         """Return the end of what the processes have written."""
-        with open(self.log, "rb") as log:
+        with open(self._log, "rb") as log:
             size = log.seek(0, os.SEEK_END)
             log.seek(max(self._begin, size - _OUTPUT_BYTES))
             return log.read().decode(errors="replace")
@@ -131,6 +153,3 @@ class WorkerProcess(ProcessInterface):
         assert self._process is not None
         with contextlib.suppress(ProcessLookupError):
             self._process.send_signal(number)
-
-    def __repr__(self) -> str:
-        return f"<WorkerProcess {self.name!r}: {self.status.name}>"

@@ -1,0 +1,265 @@
+"""Blocks: members that are Slurm jobs, with one worker or several, for a driver outside Slurm.
+
+::
+
+    HybridCluster ── Block ──► BlockJobs ──► sbatch, scancel
+                       ▲ states   │
+                     Lookout ◄────┘  squeue: one question for all blocks
+
+A block that Slurm refuses, that waits for what cannot come, that fails, is preempted or vanishes
+is an ended member, which says why. Its processes end with the driver's lease
+(``hybridflow/lease.py``).
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from distributed.core import Status
+
+from hybridflow.environment import Role
+from hybridflow.errors import HybridflowError, JobFailedError, SlurmError
+from hybridflow.launch import launch_error
+from hybridflow.slurm import BlockJobs, Job, JobInfo, SlurmState
+from hybridflow.slurm.submission import PATIENCE_SECONDS
+from hybridflow_dask.members import HOPELESS, Member
+
+__all__ = ["Block", "Lookout"]
+
+_log = logging.getLogger(__name__)
+
+_LOOK_SECONDS = 0.5
+_RETRY_SECONDS = 5.0
+_END_SECONDS = 40.0  # Slurm's KillWait is 30
+_OUTPUT_BYTES = 8192
+
+
+class Lookout:
+    """Tells blocks what Slurm says of them; ends itself at :meth:`close`.
+
+    Parameters
+    ----------
+    jobs
+        The jobs of all blocks.
+    """
+
+    def __init__(self, jobs: BlockJobs) -> None:
+        self._jobs = jobs
+        self._blocks: set[Block] = set()
+        self._looking: asyncio.Task[None] | None = None
+
+    def add(self, block: "Block") -> None:
+        """Follow a block until it has ended."""
+        self._blocks.add(block)
+        if self._looking is None:
+            self._looking = asyncio.create_task(self._look())
+
+    async def close(self) -> None:
+        """Look no more."""
+        if self._looking is not None:
+            self._looking.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._looking
+
+    async def _look(self) -> None:
+        while True:
+            try:
+                states = await asyncio.to_thread(self._jobs.look)
+            except SlurmError as error:
+                # The workers are there or not all the same: their connections tell.
+                _log.warning("What Slurm says of the blocks is not known: %s", error)
+            else:
+                for block in list(self._blocks):
+                    block.follow(states)
+                self._blocks = {block for block in self._blocks if block.status != Status.closed}
+            await asyncio.sleep(_LOOK_SECONDS)
+
+
+class Block(Member):
+    """A Slurm job that brings workers.
+
+    Parameters
+    ----------
+    name
+        Name of the member.
+    describe
+        Makes the job's description from its name and the file for what it prints.
+    jobs
+        Submits it, and cancels it.
+    lookout
+        Follows it.
+    folder
+        For what it prints.
+    on_end
+        Called in the event loop when the job has ended by itself, or could not be submitted.
+    log_stays
+        Whether the folder outlives the cluster, so that an error may name the file.
+
+    Attributes
+    ----------
+    info
+        What Slurm last said of the job; None as long as it has not been submitted.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        describe: Callable[[str, str], Job],
+        *,
+        jobs: BlockJobs,
+        lookout: Lookout,
+        folder: Path,
+        on_end: Callable[[Member], None],
+        log_stays: bool,
+    ) -> None:
+        super().__init__(name)
+        self.info: JobInfo | None = None
+        self._describe = describe
+        self._jobs = jobs
+        self._lookout = lookout
+        self._folder = folder
+        self._on_end = on_end
+        self._log_stays = log_stays
+        self._refusal: HybridflowError | None = None
+        self._asking: asyncio.Task[None] | None = None
+
+    # --- its life --------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Ask Slurm for it; it comes when its turn has come."""
+        self._asking = asyncio.create_task(self._ask())
+        await super().start()
+
+    async def _ask(self) -> None:
+        try:
+            number = await self._submitted()
+        except HybridflowError as error:
+            self._refusal = error
+            self._ended()
+            return
+        if number is not None:
+            self.info = JobInfo(id=number, group=number)
+            self._lookout.add(self)
+
+    async def _submitted(self) -> str | None:
+        job = self._describe(self._jobs.name(self.name), str(self._folder / f"{self.name}-%j.log"))
+        began = time.monotonic()
+        while self.status in (Status.created, Status.running):
+            try:
+                return await asyncio.to_thread(self._jobs.submit, job)
+            except SlurmError as error:
+                if not error.transient or time.monotonic() - began > PATIENCE_SECONDS:
+                    raise
+                _log.warning("The block %s could not be asked for yet: %s", self.name, error)
+                await asyncio.sleep(_RETRY_SECONDS)
+        return None
+
+    def follow(self, states: Mapping[str, JobInfo]) -> None:
+        """Take down what Slurm says."""
+        assert self.info is not None
+        self.info = states.get(self.info.id, self.info)
+        if self.info.state.final or self._jobs.problem(self.info.id) is not None:
+            self._ended()
+
+    def _ended(self) -> None:
+        was, self.status = self.status, Status.closed
+        self._event_finished.set()
+        if was in (Status.created, Status.running):
+            self._on_end(self)
+
+    async def close(self) -> None:
+        """Cancel the job, and wait until it has ended."""
+        if self.status == Status.running:
+            self.status = Status.closing
+        if self._asking is not None:
+            await self._asking  # what has been asked for can be cancelled
+        if self.info is not None and self.status == Status.closing:
+            await self._cancel(self.info.id)
+        await super().close()
+
+    async def _cancel(self, number: str) -> None:
+        deadline = time.monotonic() + _END_SECONDS
+        while time.monotonic() < deadline:
+            try:
+                await asyncio.to_thread(self._jobs.cancel, number)
+                break
+            except SlurmError as error:
+                _log.warning("The block %s cannot be cancelled yet: %s", self.name, error)
+                await asyncio.sleep(_RETRY_SECONDS)
+        with contextlib.suppress(TimeoutError):  # the sweeper goes on, at the driver's end
+            await asyncio.wait_for(self._event_finished.wait(), deadline - time.monotonic())
+
+    # --- what it says ----------------------------------------------------------------------------
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether another one would end as this one has."""
+        if self._refusal is not None:
+            return not self._refusal.transient
+        assert self.info is not None
+        return not self.info.state.final or self.info.exit_status in HOPELESS or not self._shared
+
+    def error(self, who: str, role: Role) -> HybridflowError:
+        """Return why it has ended: what Slurm, the door or the keeper said."""
+        what = "QPU slot" if role is Role.QUANTUM else "workers"
+        if self._refusal is not None:
+            kind = type(self._refusal)
+            text = f"{who} has no {what}: {self._refusal}"
+            return kind(text, transient=self._refusal.transient)
+        assert self.info is not None
+        problem = self._jobs.problem(self.info.id)
+        if problem is not None and self.info.state is SlurmState.FAILED and not self._shared:
+            return self._not_shared(f"{who} has no {what}: {problem}")
+        if problem is not None and self.info.state is not SlurmState.FAILED:
+            return JobFailedError(f"{who} has no {what}: {problem}", transient=problem.transient)
+        return launch_error(
+            f"{who} ({self.describe()})",
+            role,
+            self.info.exit_status,
+            self._output(),
+            came_up=self.came_up_at is not None,
+            log=str(self._log) if self._log_stays else None,
+        )
+
+    def _not_shared(self, text: str) -> JobFailedError:
+        return JobFailedError(
+            f"{text}; what it printed is not in {self._log}, so its node seems not to have this "
+            "folder: open the cluster in a folder on a file system that this machine and the nodes "
+            "share, or name such a one in HYBRIDFLOW_RUN"
+        )
+
+    @property
+    def _log(self) -> Path:
+        return self._folder / f"{self.name}-{self.info.id if self.info else ''}.log"
+
+    @property
+    def _shared(self) -> bool:
+        # Slurm's first act in a job is to make the file for what it prints.
+        return self._log.exists()
+
+    def _output(self) -> str:
+        # The end of what it has printed; none if it never began.
+        try:
+            with open(self._log, "rb") as log:
+                log.seek(max(0, log.seek(0, os.SEEK_END) - _OUTPUT_BYTES))
+                return log.read().decode(errors="replace")
+        except FileNotFoundError:
+            return ""
+
+    def describe(self) -> str:
+        """Return what it is in a few words, as in ``job 12 running on c1``."""
+        if self.info is None:
+            return "not yet submitted"
+        state = self.info.state.value.lower()
+        where = f" on {self.info.nodes}" if self.info.nodes else ""
+        why = f": {self.info.reason}" if self.info.reason else ""
+        return f"job {self.info.group} {state}{where}{why}"
+
+    def describe_end(self) -> str:
+        """Return in a few words how it has ended."""
+        text = str(self._refusal) if self._refusal else self.describe()
+        return f"the block {self.name} has ended ({text})"
