@@ -303,10 +303,9 @@ def connect(resource: str | None = None) -> Connection:
     """
     folder = os.environ.get(environment.BROKER)
     if folder:
-        name = _name_in(Path(folder), resource)
         from hybridflow.broker import client
 
-        return client.connect(socket_path(folder, name))
+        return client.connect(_socket_in(folder, resource))
     if environment.in_slurm_job(os.environ) or environment.in_engine_worker(os.environ):
         raise NoSlotError(
             "there is no QPU slot in this process, and simulating in its place would be a lie: "
@@ -317,20 +316,20 @@ def connect(resource: str | None = None) -> Connection:
     return _embed(default_site(), resource)
 
 
-def _name_in(folder: Path, resource: str | None) -> str:
+def _socket_in(folder: str, resource: str | None) -> Path:
     try:
-        return _known_name(folder, resource)
+        return _known_socket(folder, resource)
     except NoSlotError:
         # A folder that no door has written to (a test's, say) has nothing to check against.
-        if folder.is_dir() and not _index(folder).exists():
-            return resource or default_site().default
+        if Path(folder).is_dir() and not _index(Path(folder)).exists():
+            return socket_path(folder, resource or default_site().default)
         raise
 
 
 @functools.lru_cache(maxsize=16)
-def _known_name(folder: Path, resource: str | None) -> str:
+def _known_socket(folder: str, resource: str | None) -> Path:
     # Asked for in each call of a primitive, and written once in a folder's life.
-    return _inside(folder, resource).resource
+    return socket_path(folder, _inside(Path(folder), resource).resource)
 
 
 def _embed(site: Site, name: str | None) -> Connection:

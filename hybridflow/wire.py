@@ -8,18 +8,16 @@ import copy
 import functools
 import io
 import json
-import os
-import threading
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import msgspec
 
 from hybridflow.errors import RequestError
+from hybridflow.npy import array_from_bytes, array_to_bytes
 from hybridflow.records import PackedPub, PackedResult, Primitive
 
 if TYPE_CHECKING:
-    import numpy as np
     from qiskit import QuantumCircuit
     from qiskit.primitives import DataBin, PubResult
     from qiskit.primitives.containers.estimator_pub import EstimatorPub
@@ -40,15 +38,6 @@ __all__ = [
 
 _T = TypeVar("_T")
 _encoder = msgspec.msgpack.Encoder()
-_literals = threading.Lock()
-
-
-def _renew_after_fork() -> None:
-    global _literals  # another thread of the parent may hold it
-    _literals = threading.Lock()
-
-
-os.register_at_fork(after_in_child=_renew_after_fork)
 
 
 def encode(message: object) -> bytes:
@@ -73,34 +62,6 @@ def decode(data: bytes | memoryview, kind: type[_T]) -> _T:
         return cast(_T, _decoder(cast(Hashable, kind)).decode(data))
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise RequestError(f"a message could not be read: {error}") from error
-
-
-def array_to_bytes(array: "np.ndarray[Any, Any]") -> bytes:
-    """Return an array in NumPy's ``.npy`` format, see :mod:`numpy.lib.format`."""
-    import numpy as np
-
-    buffer = io.BytesIO()
-    np.lib.format.write_array(buffer, np.asarray(array, order="C"), allow_pickle=False)
-    return buffer.getvalue()
-
-
-def array_from_bytes(data: bytes) -> "np.ndarray[Any, Any]":
-    """Return the array in `data`, which must be ``.npy`` without pickled objects.
-
-    Raises
-    ------
-    RequestError
-        If it is not.
-    """
-    import numpy as np
-
-    try:
-        # Its header is a literal, and CPython 3.11 reads literals in one thread at a time only:
-        # in several, "AST constructor recursion depth mismatch" (python/cpython#106905).
-        with _literals:
-            return np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise RequestError(f"an array could not be read: {error}") from error
 
 
 class _AnyMetadata(json.JSONEncoder):
