@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from family import eventually
 
 from hybridflow.broker.entry import Entry
 from hybridflow.broker.journal import Attached
@@ -343,19 +344,6 @@ def test_on_uncertain_decides_where_nobody_can_look(tmp_path: Path, rule: Any) -
     assert broker.ask(request("ghz", attempt="new")) is None
 
 
-def test_a_living_brokers_jobs_are_left_alone(tmp_path: Path) -> None:
-    first = Broker(tmp_path, "a", "one")
-    asked = request()
-    first.ask(asked)
-    job = first.start(asked)
-    second = Broker(tmp_path, "b", "two")
-    assert not second.journal.left_behind()
-    assert second.ask(request(attempt="new")) is None
-    (reply,) = replies_of(job)
-    first.journal.stored(job, [reply], Usage())
-    assert second.ask(request(attempt="newer")) == reply  # it reads on while the other writes
-
-
 def test_free_jobs_die_with_their_broker(tmp_path: Path) -> None:
     by_a_process_that_dies(tmp_path, "r = request(); broker.ask(r); broker.start(r)")
     broker = Broker(tmp_path, "b", "two", free=True)
@@ -567,3 +555,41 @@ def test_files_are_the_owners_alone(tmp_path: Path) -> None:
     Broker(tmp_path).run(request())
     for path in (tmp_path / "ledger").rglob("*"):
         assert path.stat().st_mode & 0o777 == (0o700 if path.is_dir() else 0o600)
+
+
+def test_what_another_broker_has_under_way_is_waited_for(tmp_path: Path) -> None:
+    first, second = Broker(tmp_path, "a", "one"), Broker(tmp_path, "b", "two")
+    mine, asked = request(), request(attempt="new")
+    first.ask(mine)
+    job = first.start(mine)
+    assert not second.journal.left_behind()
+    assert second.ask(asked) == Attached(tag=job.tag)
+    assert second.journal.awaits
+    assert not second.journal.elsewhere()
+    (reply,) = replies_of(job)
+    first.journal.stored(job, [reply], Usage())
+    eventually(lambda: [*second.journal.elsewhere()] == [job.tag])
+    assert not second.journal.awaits
+    assert second.ask(asked) == reply
+
+
+def test_what_nobody_can_say_is_not_waited_for(tmp_path: Path) -> None:
+    by_a_process_that_dies(tmp_path, "r = request(); broker.ask(r); broker.start(r)")
+    far_away(tmp_path)
+    broker = Broker(tmp_path, "b", "two")
+    assert not broker.journal.left_behind()
+    with pytest.raises(UncertainError, match="has ended"):
+        broker.ask(request(attempt="new"))
+    known = Broker(tmp_path, "c", "two", job_ended={"77": True}.get)
+    (left,) = known.journal.left_behind()
+    assert left.id is not None
+
+
+def far_away(run: Path) -> None:
+    """Let a ledger's only file be of another machine."""
+    (file,) = files(run)
+    payloads = [found.payload for found in frames(file.read_bytes()) if isinstance(found, Frame)]
+    opened = steps.decode(payloads[0])
+    assert isinstance(opened, steps.Opened)
+    away = msgspec.structs.replace(opened, owner=elsewhere(opened.owner, slurm_job="77"))
+    file.write_bytes(b"".join(map(frame, [steps.encode(away), *payloads[1:]])))

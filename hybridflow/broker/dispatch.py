@@ -54,6 +54,7 @@ from hybridflow.records import (
 __all__ = ["Dispatcher"]
 
 _log = logging.getLogger(__name__)
+_ELSEWHERE_SECONDS = 0.25
 
 
 class Dispatcher:
@@ -187,18 +188,28 @@ class Dispatcher:
         job = VendorJob(Work([]), left.cuts, tag=left.tag, id=left.id)
         if job.id is None and not self._capabilities.tags:
             self._journal.uncertain(job)
+            self._intake.ended(job.tag)
             return
         job.id = job.id or self._vendor.find(left.tag)
         if job.id is None:
             never = VendorJobError(f"{self._resource.name!r} knows no vendor job {left.tag}")
             self._outcomes.void(job, never)
+            self._intake.ended(job.tag)
             return
         self._lanes.running.append(job)
         self._outcomes.started(job)
 
+    def _look_elsewhere(self) -> None:
+        for found in self._journal.elsewhere():
+            if isinstance(found, LeftBehind):
+                self._adopt(found)
+            else:
+                self._intake.ended(found)
+
     def _serve(self) -> None:
         while not self._finished():
             self._intake.turn()
+            self._look_elsewhere()
             self._fill_lanes()
             self._watch()
 
@@ -303,6 +314,8 @@ class Dispatcher:
             self._wait(patience - (time.monotonic() - began))
 
     def _wait(self, seconds: float) -> None:
+        if self._journal.awaits:
+            seconds = min(seconds, _ELSEWHERE_SECONDS)
         if self._hold:
             self._queue.wait(min(seconds, self._hold), arrivals=not self._lanes.refusals.rest)
         else:

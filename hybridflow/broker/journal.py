@@ -67,11 +67,15 @@ class Journal(Protocol):
 
     keeps: bool
 
+    @property
+    def awaits(self) -> bool:
+        """Whether requests are :class:`Attached` to vendor jobs of other brokers."""
+
     def admit(self, entry: Entry) -> Claimed | None:
         """Take note of a request; return what it need not be paid for again.
 
-        A request may also be :class:`Attached` to a vendor job of this broker. It is asked about
-        once more when that job was `stored` or declared `void`.
+        A request may also be :class:`Attached` to a vendor job of this broker, or of another that
+        is at work. It is asked about once more when that job has ended.
 
         Raises
         ------
@@ -101,8 +105,8 @@ class Journal(Protocol):
     def void(self, job: VendorJob, error: HybridflowError, usage: Usage) -> None:
         """Note that a job has no results (it failed, was stopped or refused), and what it cost."""
 
-    def uncertain(self, job: VendorJob) -> None:
-        """Note that nobody can say whether a job was started: its id was lost.
+    def uncertain(self, job: VendorJob) -> str:
+        """Note that nobody can say whether a job was started, and return what a person can do.
 
         With ``on_uncertain = "repeat"`` its requests go out in another job at once; or else they
         fail, and `admit` is to refuse equal ones until somebody has decided.
@@ -135,6 +139,12 @@ class Journal(Protocol):
     def close(self) -> None:
         """Note that this broker has ended, and that nothing comes any more."""
 
+    def elsewhere(self) -> Sequence[str | LeftBehind]:
+        """Return what has come of the vendor jobs of other brokers that requests are attached to.
+
+        That is the tags of those that have ended, and those that are this broker's from now on.
+        """
+
     def booked(self) -> float:
         """Return the QPU seconds that this run's other brokers have booked on this resource."""
 
@@ -143,6 +153,7 @@ class NoJournal:
     """Keeps nothing: for a broker that belongs to no run."""
 
     keeps = False
+    awaits = False
 
     def admit(self, entry: Entry) -> Claimed | None:
         """Return None: nothing is known."""
@@ -160,8 +171,9 @@ class NoJournal:
     def void(self, job: VendorJob, error: HybridflowError, usage: Usage) -> None:
         """Do nothing."""
 
-    def uncertain(self, job: VendorJob) -> None:
-        """Do nothing."""
+    def uncertain(self, job: VendorJob) -> str:
+        """Return what can be done without a record."""
+        return "look at the vendor's list of jobs, then run it again"
 
     def delivered(self, entry: Entry) -> None:
         """Do nothing."""
@@ -184,6 +196,10 @@ class NoJournal:
 
     def close(self) -> None:
         """Do nothing."""
+
+    def elsewhere(self) -> Sequence[str | LeftBehind]:
+        """Return nothing."""
+        return ()
 
     def booked(self) -> float:
         """Return 0."""

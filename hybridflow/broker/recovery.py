@@ -162,17 +162,17 @@ class Recovery:
             self._outcomes.void(job, error)
             self._run_again_if_free(job.work, error)
             return
-        self._journal.uncertain(job)
+        advice = self._journal.uncertain(job)
         if self._resource.on_uncertain == "repeat":
             self._lanes.again.append(job.work)
         else:
-            self._outcomes.fail(job.work.entries, _uncertain(error))
+            self._outcomes.fail(job.work.entries, _uncertain(error, advice))
 
 
-def _uncertain(error: BackendLostError) -> UncertainError:
+def _uncertain(error: BackendLostError, advice: str) -> UncertainError:
     return UncertainError(
         f"{error} (it was lost while a vendor job was being started: whether that job runs, and is "
-        "paid for, is not known; look at the vendor's, then run it again; with `on_uncertain = "
+        f"paid for, is not known; {advice}; with `on_uncertain = "
         '"repeat"` in the site file it is repeated without asking)',
         resource=error.resource,
     )

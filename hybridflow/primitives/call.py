@@ -25,6 +25,7 @@ def call(
     seed: int | None,
     options: Mapping[str, Any],
     transpile: bool,
+    key: str | None = None,
 ) -> Job:
     """Send one request and return its job, without waiting for the result.
 
@@ -44,7 +45,7 @@ def call(
     if transpile:
         pubs = isa_pubs(pubs, description)
     admit(pubs, description, qiskit_target(description.target))
-    request = make_request(primitive, pubs, seed, options)
+    request = make_request(primitive, pubs, seed, options, key)
     ticket = connection.submit(request) if pubs else _nothing(request, description)
     return Job(ticket, primitive, [pub.circuit.metadata for pub in pubs])
 

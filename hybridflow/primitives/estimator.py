@@ -61,7 +61,9 @@ class Estimator(BaseEstimatorV2):  # type: ignore[misc]
         self.transpile = transpile
         self.options = dict(options or {})
 
-    def run(self, pubs: Iterable[Any], *, precision: float | None = None) -> Job:
+    def run(
+        self, pubs: Iterable[Any], *, precision: float | None = None, key: str | None = None
+    ) -> Job:
         """Start estimating and return at once.
 
         Parameters
@@ -71,6 +73,11 @@ class Estimator(BaseEstimatorV2):  # type: ignore[misc]
             may be left out. The shapes of observables and parameter values broadcast.
         precision
             Target standard error, where a PUB names none.
+        key
+            Names what comes of this call in its run: a later call with the same key, in this
+            execution or when the run goes on, gets the same results, whatever its circuits are.
+            Without it, equal calls of one task are as many samples, and a call is only known again
+            when its task is run once more.
 
         Returns
         -------
@@ -95,4 +102,5 @@ class Estimator(BaseEstimatorV2):  # type: ignore[misc]
             seed=self.seed,
             options=self.options,
             transpile=self.transpile,
+            key=key,
         )

@@ -47,6 +47,7 @@ def make_request(
     pubs: Sequence[SamplerPub] | Sequence[EstimatorPub],
     seed: int | None,
     options: Mapping[str, Any],
+    key: str | None = None,
 ) -> Request:
     """Pack PUBs that were admitted.
 
@@ -67,6 +68,7 @@ def make_request(
         pubs=packed,
         options=dict(options),
         client=_client(),
+        key=key,
     )
 
 

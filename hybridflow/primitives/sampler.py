@@ -61,7 +61,7 @@ class Sampler(BaseSamplerV2):  # type: ignore[misc]
         self.transpile = transpile
         self.options = dict(options or {})
 
-    def run(self, pubs: Iterable[Any], *, shots: int | None = None) -> Job:
+    def run(self, pubs: Iterable[Any], *, shots: int | None = None, key: str | None = None) -> Job:
         """Start sampling and return at once.
 
         Parameters
@@ -72,6 +72,11 @@ class Sampler(BaseSamplerV2):  # type: ignore[misc]
             `shape`.
         shots
             Shots of each parameter set, where a PUB names none.
+        key
+            Names what comes of this call in its run: a later call with the same key, in this
+            execution or when the run goes on, gets the same results, whatever its circuits are.
+            Without it, equal calls of one task are as many samples, and a call is only known again
+            when its task is run once more.
 
         Returns
         -------
@@ -97,4 +102,5 @@ class Sampler(BaseSamplerV2):  # type: ignore[misc]
             seed=self.seed,
             options=self.options,
             transpile=self.transpile,
+            key=key,
         )

@@ -19,6 +19,7 @@ from pathlib import Path
 from hybridflow.broker.entry import Entry
 from hybridflow.broker.journal import Attached, Claimed, LeftBehind
 from hybridflow.broker.ledger import steps as s
+from hybridflow.broker.ledger.advice import uncertain, what_to_do
 from hybridflow.broker.ledger.appender import Appender
 from hybridflow.broker.ledger.identity import digest
 from hybridflow.broker.ledger.outcomes import Outcomes
@@ -41,6 +42,7 @@ __all__ = ["LedgerJournal"]
 
 _log = logging.getLogger(__name__)
 _MOST_BUFFERED = 2**20
+_LOOK_SECONDS = 0.2
 
 
 class LedgerJournal:
@@ -86,6 +88,7 @@ class LedgerJournal:
         self._outcomes = Outcomes(run)
         self._state = State(owner.session)
         self._under_way: set[str] = set()
+        self._awaited: set[str] = set()
         self._unstored: dict[str, Sequence[Reply]] = {}
         self._read_at = 0.0
         self._refresh()
@@ -152,10 +155,10 @@ class LedgerJournal:
             if reply is None:
                 return None
             found = reply
-        elif job.tag in self._under_way:
+        elif job.tag in self._under_way or self._await(job):
             found = Attached(tag=job.tag)
         else:
-            return None  # another broker's, which may still be at work
+            return None
         if self._state.requests[request.id].place is not place:
             self._note(s.Claimed(request=request.id, tag=job.tag, place=place.index))
             self._commit(durable=False)
@@ -171,13 +174,23 @@ class LedgerJournal:
             place.pool.drop(place)
             return None
 
+    def _await(self, job: Job) -> bool:
+        # Whether another broker's job is to be waited for: it stores the results, or is taken over.
+        if self._free:
+            return False
+        if has_ended(job.opened.owner, self._owner, self._job_ended) is None:
+            self._decide(job)
+            return False
+        self._awaited.add(job.tag)
+        return True
+
     def _decide(self, job: Job) -> None:
         rule = self._resource.on_uncertain
         if rule == "repeat":
             _log.warning("vendor job with tag %s is uncertain: it may be paid for twice", job.tag)
             self._note(s.Resolved(tag=job.tag))
             return
-        raise UncertainError(_uncertain(job, self._run, self._resource.name, rule == "ask"))
+        raise UncertainError(uncertain(job, self._run, rule == "ask"))
 
     def delivered(self, entry: Entry) -> None:
         """Note that a request was given its reply."""
@@ -266,11 +279,14 @@ class LedgerJournal:
         self._note(s.Voided(tag=job.tag, id=job.id, error=record, usage=usage))
         self._commit(durable=True)
 
-    def uncertain(self, job: VendorJob) -> None:
-        """Note that nobody can say whether a vendor job was started."""
+    def uncertain(self, job: VendorJob) -> str:
+        """Note that nobody can say whether a job was started, and return what a person can do."""
         self._under_way.discard(job.tag)
         self._note(s.Doubted(tag=job.tag))
+        if self._resource.on_uncertain == "repeat":
+            self._note(s.Resolved(tag=job.tag))
         self._commit(durable=True)
+        return what_to_do(self._run, job.tag)
 
     # -- other brokers -------------------------------------------------------------------------
 
@@ -283,9 +299,34 @@ class LedgerJournal:
             if self._free:
                 lost = ErrorRecord.of(BackendLostError("its simulator has ended"))
                 self._note(s.Voided(tag=job.tag, id=job.id, error=lost))
+            else:
+                found.append(self._take_over(job))
+        return found
+
+    def _take_over(self, job: Job) -> LeftBehind:
+        self._under_way.add(job.tag)
+        return LeftBehind(tag=job.tag, id=job.id, cuts=job.intended.cuts)
+
+    @property
+    def awaits(self) -> bool:
+        """Whether requests wait for vendor jobs of other brokers."""
+        return bool(self._awaited)
+
+    def elsewhere(self) -> Sequence[str | LeftBehind]:
+        """Return what has come of them: the tags of those that ended, and those left behind."""
+        found: list[str | LeftBehind] = []
+        if not self._awaited or time.monotonic() < self._read_at + _LOOK_SECONDS:
+            return found
+        self._refresh()
+        for tag in list(self._awaited):
+            job = self._state.jobs[tag]
+            if not job.is_open:
+                found.append(tag)
+            elif has_ended(job.opened.owner, self._owner, self._job_ended):
+                found.append(self._take_over(job))
+            else:
                 continue
-            self._under_way.add(job.tag)
-            found.append(LeftBehind(tag=job.tag, id=job.id, cuts=job.intended.cuts))
+            self._awaited.discard(tag)
         return found
 
     def _is_orphan(self, job: Job) -> bool:
@@ -351,19 +392,3 @@ class LedgerJournal:
 
     def _complain(self, error: LedgerError) -> None:
         _log.error("%s", error)
-
-
-def _uncertain(job: Job, run: Path, resource: str, asks: bool) -> str:
-    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(job.intended.time))
-    known = (
-        f"whether a vendor job on {resource!r} was started at {when} (tag {job.tag}, "
-        f"{len(job.intended.requests)} requests) is not known: its id was lost, and it cannot be "
-        "looked up from here"
-    )
-    if not asks:
-        return f"{known}; `on_uncertain` says that it is not to be paid for twice"
-    command = f"hybridflow ledger resolve {run} {job.tag}"
-    return (
-        f"{known}. Look at the vendor's list of jobs. If it is there: `{command} --job-id ID`; if "
-        f"not: `{command} --repeat`; then run this again with --resume {run}"
-    )

@@ -73,7 +73,7 @@ class Job:
     tag, id
         What it can be found by, and the vendor's id of it, if that is known.
     opened
-        Whose job it is: the beginning of the file in which it was intended.
+        Whose job it is: the beginning of the file of who has intended it, or taken it over.
     phase
         How far it has come.
     usage, booked_by
@@ -207,7 +207,7 @@ class State:
             return
         match step:
             case s.Started():
-                job.phase, job.id = JobPhase.STARTED, step.id
+                job.phase, job.id, job.opened = JobPhase.STARTED, step.id, opened
             case s.Stored():
                 job.phase, job.id = JobPhase.STORED, step.id
                 job.usage, job.booked_by = step.usage, opened.owner.name

@@ -13,14 +13,15 @@ if TYPE_CHECKING:
     from hybridflow_workflows.sqd.parameters import SQDParameters
     from hybridflow_workflows.sqd.result import SQDResult
     from hybridflow_workflows.sqd.solver import make_sci_solver
-    from hybridflow_workflows.sqd.workflow import run_sqd
+    from hybridflow_workflows.sqd.workflow import resume_sqd, run_sqd
 
-__all__ = ["SQDParameters", "SQDResult", "make_sci_solver", "run_sqd"]
+__all__ = ["SQDParameters", "SQDResult", "make_sci_solver", "resume_sqd", "run_sqd"]
 
 _HOME = {
     "SQDParameters": "parameters",
     "SQDResult": "result",
     "make_sci_solver": "solver",
+    "resume_sqd": "workflow",
     "run_sqd": "workflow",
 }
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 if TYPE_CHECKING:
     from hybridflow_workflows.sqd.result import SQDResult
@@ -15,6 +16,7 @@ Examples:
   hybridflow run sqd --control
   hybridflow run sqd --molecule n2 --basis sto-3g --bond 1.5 --engine local
   hybridflow run sqd --geometry my.xyz --basis sto-3g --active-space 10e,8o
+  hybridflow run sqd --resume runs/sqd-20260131-143000
 """
 
 
@@ -49,15 +51,17 @@ Examples:
 @click.option("--control-max-dim", default=100, show_default=True, help="That budget.")
 @click.option("--resource", metavar="NAME", help="The QPU, by the site's name [default: its own].")
 @click.option("--site", metavar="FILE", help="Site file [default: HYBRIDFLOW_SITE, or built in].")
-@click.option("--engine", default="parsl", show_default=True, help="Workflow engine.")
+@click.option("--engine", help="Workflow engine [default: parsl].")
 @click.option("--workers", type=int, help="Classical workers [default: the site's].")
 @click.option("--output", metavar="FOLDER", help="Folder of the run [default: runs/sqd-TIME].")
+@click.option("--resume", metavar="FOLDER", help="Go on with the run in this folder.")
 @click.option("--quiet", is_flag=True, help="Show the result only.")
 def command(
     site: str | None,
-    engine: str,
+    engine: str | None,
     workers: int | None,
     output: str | None,
+    resume: str | None,
     quiet: bool,
     **parameters: Any,
 ) -> None:
@@ -67,22 +71,44 @@ def command(
     diagonalized by classical tasks. Without options: water, its bonds stretched to 2.0 angstrom.
 
     The folder of the run gets result.json, report.html, the samples and the integrals.
+
+    A run that was interrupted, however that happened, goes on with --resume: what the QPU was paid
+    for is not paid for again.
     """
     from hybridflow.progress import Display
     from hybridflow_workflows.sqd.parameters import SQDParameters
-    from hybridflow_workflows.sqd.workflow import default_output, run_sqd
+    from hybridflow_workflows.sqd.workflow import default_output, resume_sqd, run_sqd
 
-    folder = Path(output) if output else default_output()
+    if resume:
+        _refuse_with_resume(parameters)
+    folder = Path(resume or output or default_output())
     with Display(quiet=quiet) as display:
-        result = run_sqd(
-            SQDParameters(**parameters),
-            site=site,
-            engine=engine,
-            workers=workers,
-            output=folder,
-            display=display,
-        )
+        if resume:
+            result = resume_sqd(folder, site=site, engine=engine, workers=workers, display=display)
+        else:
+            result = run_sqd(
+                SQDParameters(**parameters),
+                site=site,
+                engine=engine or "parsl",
+                workers=workers,
+                output=folder,
+                display=display,
+            )
     _summarize(result, folder)
+
+
+def _refuse_with_resume(parameters: dict[str, Any]) -> None:
+    context = click.get_current_context()
+    given = [
+        name
+        for name in ("output", *parameters)
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    ]
+    if given:
+        raise click.UsageError(
+            "a run goes on with what it was begun with: leave out "
+            + ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        )
 
 
 def _summarize(result: "SQDResult", folder: Path) -> None:

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 __all__ = ["Samples", "count_valid", "sample"]
 
 
+SAMPLES = "sqd samples"
+"""What they are known by in their run: when it goes on, the circuit's last digits may differ."""
+
+
 @dataclass(frozen=True, eq=False)
 class Samples:
     """Bit strings that a resource sampled.
@@ -51,7 +55,9 @@ def sample(circuit: bytes, shots: int, seed: int, resource: str) -> Samples:
     """Return samples of a circuit (QPY, in the resource's instructions)."""
     from hybridflow.primitives import Sampler
 
-    job = Sampler(resource, seed=seed).run([wire.circuit_from_qpy(circuit)], shots=shots)
+    job = Sampler(resource, seed=seed).run(
+        [wire.circuit_from_qpy(circuit)], shots=shots, key=SAMPLES
+    )
     measured = job.result()[0].data.meas
     return Samples(measured.array, measured.num_bits, job.provenance())
 

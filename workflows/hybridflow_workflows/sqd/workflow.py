@@ -14,12 +14,14 @@
     report
 
 What was found is written as soon as it is known: ``integrals-*.npz``, ``samples.npy``,
-``result.json`` (before the control, and again with it), ``report.html``.
+``result.json`` (before the control, and again with it), ``report.html``. A run that was killed goes
+on from its folder (``earlier.py``); its samples are in the run's ledger.
 """
 
 import importlib.metadata
 import os
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -38,6 +40,7 @@ from hybridflow.site import Site, load_site
 from hybridflow_workflows.sqd.addon import require_extra
 from hybridflow_workflows.sqd.ansatz import Ansatz, build_ansatz, transpile_ansatz
 from hybridflow_workflows.sqd.control import ControlRuns
+from hybridflow_workflows.sqd.earlier import earlier_run
 from hybridflow_workflows.sqd.loop import SOLVER_OPTIONS, LoopSettings, run_loop
 from hybridflow_workflows.sqd.molecule import Integrals, Molecule, check, compute_integrals
 from hybridflow_workflows.sqd.parameters import SQDParameters
@@ -51,7 +54,7 @@ from hybridflow_workflows.sqd.solver import SubspaceSolver, store_integrals
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["default_output", "run_sqd"]
+__all__ = ["default_output", "resume_sqd", "run_sqd"]
 
 Callback = Callable[[IterationRecord], None]
 
@@ -109,23 +112,86 @@ def run_sqd(
     HybridflowError
         What made a task fail. What had been found is in the folder.
     """
+    job = _checked(parameters, site, engine, workers)
+    folder = _new_folder(Path(output) if output is not None else default_output())
+    return _run_in(folder, job, callback, display)
+
+
+def resume_sqd(
+    folder: str | os.PathLike[str],
+    *,
+    site: Site | str | os.PathLike[str] | None = None,
+    engine: str | None = None,
+    workers: int | None = None,
+    callback: Callback | None = None,
+    display: Display | None = None,
+) -> SQDResult:
+    """Go on with a run that has ended before it was done, whatever ended it.
+
+    Samples that were paid for are not paid for again: they are in the run's ledger, or the vendor
+    job that makes them is waited for. What classical tasks had found is computed anew.
+
+    Parameters
+    ----------
+    folder
+        The run's folder.
+    site, workers, callback, display
+        As of :func:`run_sqd`.
+    engine
+        Name of the workflow engine; the one that the run had, if not given.
+
+    Raises
+    ------
+    InputError
+        If there is no run of SQD in the folder, or one that still goes on.
+    HybridflowError
+        As :func:`run_sqd`.
+    """
+    run = earlier_run(folder)
+    job = _checked(run.parameters, site, engine or run.engine, workers)
+    return _run_in(run.folder, job, callback, display)
+
+
+@dataclass(frozen=True)
+class _Job:
+    # What is to be done, checked.
+    parameters: SQDParameters
+    molecule: Molecule
+    site: Site
+    engine: str
+    workers: int | None
+
+
+def _checked(
+    parameters: SQDParameters,
+    site: Site | str | os.PathLike[str] | None,
+    engine: str,
+    workers: int | None,
+) -> _Job:
     require_extra()
     molecule = check(parameters)
     loaded = site if isinstance(site, Site) else load_site(site)
     resource = loaded.resource(parameters.resource).name
-    loaded = msgspec.structs.replace(loaded, default=resource)
     if engine not in engine_names():
         raise InputError(f"unknown engine {engine!r}; known are: {', '.join(engine_names())}")
-    folder = _new_folder(Path(output) if output is not None else default_output())
+    chosen = msgspec.structs.replace(loaded, default=resource)
+    return _Job(parameters, molecule, chosen, engine, workers)
+
+
+def _run_in(
+    folder: Path, job: _Job, callback: Callback | None, display: Display | None
+) -> SQDResult:
     shown = display or Display(quiet=True)
-    with _variables(folder, loaded):
+    with _variables(folder, job.site):
         try:
             with (
-                _recorded(parameters, engine, resource),
+                _recorded(job.parameters, job.engine, job.site.default),
                 # A run has one quantum task: more places in the slot were only processes to start.
-                open_pools(loaded, engine=engine, workers=workers, tasks_per_slot=1) as pools,
+                open_pools(
+                    job.site, engine=job.engine, workers=job.workers, tasks_per_slot=1
+                ) as pools,
             ):
-                run = _Run(parameters, molecule, pools, folder, shown, callback)
+                run = _Run(job.parameters, job.molecule, pools, folder, shown, callback)
                 return run.result()
         finally:
             _report(folder, shown)
@@ -134,8 +200,8 @@ def run_sqd(
 def _new_folder(folder: Path) -> Path:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(
-            f"{folder} is there and not empty, and runs do not overwrite one another: name another "
-            "folder (--output), or remove it"
+            f"{folder} is there and not empty, and runs do not overwrite one another: go on with "
+            "the run in it (--resume), name another folder (--output), or remove it"
         )
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -146,8 +212,9 @@ def _new_folder(folder: Path) -> Path:
 
 @contextmanager
 def _variables(folder: Path, site: Site) -> Iterator[None]:
-    # For every process of the run: where events go, and which site tasks mean.
-    values = {environment.RUN: str(folder)}
+    # For every process of the run: where events and the ledger are, which of the executions this
+    # is, and which site tasks mean.
+    values = {environment.RUN: str(folder), environment.SESSION: uuid.uuid4().hex}
     if site.path is not None:
         values[environment.SITE] = site.path
     before = {name: os.environ.get(name) for name in values}
