@@ -21,6 +21,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 
+import msgspec
 import zmq
 
 from hybridflow.broker import protocol
@@ -83,6 +84,13 @@ class _Client:
         self.info = info
         self.pidfd: int | None = None
         self.requests: dict[str, Entry | _Outcome] = {}
+
+    def share_info(self, request: Request) -> None:
+        # One object for all requests of a task that wait, which may be many.
+        if request.client == self.info:
+            msgspec.structs.force_setattr(request, "client", self.info)
+        else:
+            self.info = request.client
 
 
 class Server:
@@ -150,6 +158,8 @@ class Server:
         self._socket.set(zmq.LINGER, _LINGER_MILLISECONDS)
         # ZeroMQ would drop messages in silence at a mark of its own: the bounds are ours.
         self._socket.set_hwm(0)
+        # What comes in it drops not, but leaves with its sender: here it would be held twice.
+        self._socket.set(zmq.RCVHWM, _TURN)
         self._socket.set(zmq.ROUTER_MANDATORY, 1)
         self._socket.set(zmq.ROUTER_HANDOVER, 1)
         # The folder keeps others out; this does so once more, whatever becomes of its mode.
@@ -277,6 +287,7 @@ class Server:
             self._send(identity, known.data)
         if known is not None:
             return
+        client.share_info(request)
         deliver = functools.partial(self._deliver, identity, request.id)
         try:
             if not self._outside.has_turn((identity, request.id)):

@@ -65,6 +65,8 @@ class FakeOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         Declared, and kept to.
     tags
         Whether ``find`` works.
+    durable_jobs
+        Declared, not kept: whether jobs outlive the process, so that to repeat one would cost.
     seconds_per_job, seconds_per_circuit, seconds_per_shot
         Time that a vendor job takes and bills.
     fail_jobs
@@ -92,6 +94,7 @@ class FakeOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     max_shots: int | None = None
     lanes: int = 1
     tags: bool = True
+    durable_jobs: bool = False
     seconds_per_job: float = 0.0
     seconds_per_circuit: float = 0.0
     seconds_per_shot: float = 0.0
@@ -175,6 +178,7 @@ class FakeQPU:
             seeds=True,
             exact=True,
             tags=options.tags,
+            durable_jobs=options.durable_jobs,
             fixed_seconds=options.seconds_per_job,
             circuit_seconds=options.seconds_per_circuit,
             shot_seconds=options.seconds_per_shot,
