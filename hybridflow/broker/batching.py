@@ -3,6 +3,7 @@
 What can be refused without asking the QPU is refused here, before a request waits.
 """
 
+import functools
 import math
 from collections.abc import Hashable
 
@@ -104,8 +105,14 @@ def compatibility(request: Request, capabilities: Capabilities) -> Hashable:
     if seeded and not capabilities.seeds:
         return None
     try:
-        return request.primitive, _canonical.encode(request.options)
+        return _group(request.primitive, _canonical.encode(request.options))
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise RequestError(
             f"the options of request {request.id} are not plain values: {error}"
         ) from error
+
+
+@functools.lru_cache(maxsize=1024)
+def _group(primitive: Primitive, options: bytes) -> Hashable:
+    # One object for all requests that wait, which may be many.
+    return primitive, options

@@ -67,7 +67,7 @@ class Outcomes:
                 resource=self._resource.name,
                 vendor_job_id=job.id,
                 requests=len(job.cuts),
-                pubs=_pubs(job),
+                pubs=job.pubs,
                 tasks=tuple(sorted({entry.request.client.task for entry in entries} - {""})),
             )
         )
@@ -96,7 +96,7 @@ class Outcomes:
             simulator=self._capabilities.simulator,
             vendor_job_id=job.id,
             batch_requests=len(job.cuts),
-            batch_pubs=_pubs(job),
+            batch_pubs=job.pubs,
             queue_seconds=job.started - entries[place].arrived if entries else 0.0,
             run_seconds=job.age,
             qpu_seconds=job.cuts[place].share * usage.qpu_seconds,
@@ -140,7 +140,3 @@ class Outcomes:
             queue_seconds=job.started - min(arrivals, default=time.monotonic()),
             error=error,
         )
-
-
-def _pubs(job: VendorJob) -> int:
-    return 1 + max(part.pub for cut in job.cuts for part in cut.parts)

@@ -137,6 +137,8 @@ class VendorJob:
         What it can be found by, where the vendor can.
     id
         The vendor's id; None while it is not known.
+    pubs
+        Number of its PUBs.
     load
         What it asks of the device.
     started
@@ -147,7 +149,7 @@ class VendorJob:
         How long the vendor has not answered about it.
     """
 
-    __slots__ = ("cuts", "id", "load", "silence", "started", "stopped", "tag", "work")
+    __slots__ = ("cuts", "id", "load", "pubs", "silence", "started", "stopped", "tag", "work")
 
     def __init__(
         self, work: Work, cuts: tuple[Cut, ...], *, tag: str = "", id: str | None = None
@@ -156,6 +158,7 @@ class VendorJob:
         self.cuts = cuts
         self.tag = tag or uuid.uuid4().hex
         self.id = id
+        self.pubs = max((1 + part.pub for cut in cuts for part in cut.parts), default=0)
         self.load = work.load
         self.started = time.monotonic()
         self.stopped = False
