@@ -9,7 +9,13 @@ import os
 import signal
 import sys
 
-__all__ = ["die_with", "forbid_dumps", "process_namespace", "signal_when_parent_ends"]
+__all__ = [
+    "die_with",
+    "forbid_dumps",
+    "process_born",
+    "process_namespace",
+    "signal_when_parent_ends",
+]
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
@@ -46,6 +52,17 @@ def die_with(parent: int) -> None:
     signal_when_parent_ends(signal.SIGKILL)
     if os.getppid() != parent:
         sys.exit(f"process {parent}, which started this one, has ended")
+
+
+def process_born(pid: int) -> int | None:
+    """Return when a process was started, in clock ticks since the machine was; None: it has ended.
+
+    One that only waits for its parent to notice has ended.
+    """
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/stat") as file:
+        state, *fields = file.read().rpartition(")")[2].split()
+        return None if state in "ZX" else int(fields[18])
+    return None
 
 
 def process_namespace() -> int:

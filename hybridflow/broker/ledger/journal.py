@@ -36,6 +36,7 @@ from hybridflow.errors import (
     LedgerError,
     UncertainError,
 )
+from hybridflow.kernel import process_born
 from hybridflow.records import ClientInfo, Reply, Request, Resource, Usage
 
 __all__ = ["LedgerJournal"]
@@ -365,7 +366,7 @@ class LedgerJournal:
         # This broker takes the place of one whose clients may have died meanwhile.
         for holder in self._holders():
             here = holder.host == self._owner.host
-            if here and not Path(f"/proc/{holder.pid}").exists():
+            if here and process_born(holder.pid) is None:
                 self._release(holder)
 
     # -- writing -------------------------------------------------------------------------------

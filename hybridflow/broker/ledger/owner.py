@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from hybridflow import environment
-from hybridflow.kernel import process_namespace
+from hybridflow.kernel import process_born, process_namespace
 from hybridflow.records import Record
 
 __all__ = ["JobEnded", "Owner", "has_ended", "nobody_knows", "this_process"]
@@ -62,7 +62,7 @@ def this_process(name: str, session: str, environ: Mapping[str, str] = os.enviro
         boot=_line(_BOOT),
         namespace=process_namespace(),
         pid=os.getpid(),
-        born=_born(os.getpid()) or 0,
+        born=process_born(os.getpid()) or 0,
         slurm_job=environ.get(environment.SLURM_JOB, ""),
         slurm_restarts=int(environ.get("SLURM_RESTART_COUNT") or 0),
     )
@@ -87,7 +87,7 @@ def has_ended(owner: Owner, here: Owner, job_ended: JobEnded = nobody_knows) -> 
     """
     if owner.boot == here.boot:
         if owner.namespace == here.namespace:
-            return _born(owner.pid) != owner.born
+            return process_born(owner.pid) != owner.born
     elif (owner.host, owner.machine) == (here.host, here.machine):
         return True  # the machine was started again
     if not owner.slurm_job:
@@ -95,14 +95,6 @@ def has_ended(owner: Owner, here: Owner, job_ended: JobEnded = nobody_knows) -> 
     if owner.slurm_job == here.slurm_job:
         return True if owner.slurm_restarts < here.slurm_restarts else None
     return job_ended(owner.slurm_job)
-
-
-def _born(pid: int) -> int | None:
-    # None if there is no such process any more; one that only waits to be noticed is none.
-    with contextlib.suppress(OSError):
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return None if fields[0] in "ZX" else int(fields[19])
-    return None
 
 
 def _line(file: Path) -> str:

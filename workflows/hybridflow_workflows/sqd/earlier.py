@@ -8,6 +8,7 @@ import msgspec
 
 from hybridflow.errors import InputError
 from hybridflow.events import RunEnded, RunStarted, read_events
+from hybridflow.kernel import process_born
 from hybridflow.records import Record
 from hybridflow_workflows.sqd.parameters import SQDParameters
 
@@ -53,7 +54,7 @@ def _refuse_living(folder: Path) -> None:
     for file in folder.glob("events-*.jsonl"):
         name = _FILE.fullmatch(file.name)
         here = name is not None and name["host"] == os.uname().nodename
-        if name is None or not here or not Path("/proc", name["pid"]).exists():
+        if name is None or not here or process_born(int(name["pid"])) is None:
             continue
         if name["pid"] != str(os.getpid()) and b'"run_started"' in file.read_bytes():
             raise InputError(
