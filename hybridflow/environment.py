@@ -37,6 +37,7 @@ __all__ = [
     "TOKEN",
     "TYPES",
     "VENDOR_TYPES",
+    "WEIGHT",
     "Role",
     "clean",
     "credentials",
@@ -68,7 +69,10 @@ ROLE = "HYBRIDFLOW_ROLE"
 CREDENTIALS = "HYBRIDFLOW_CREDENTIALS"
 """One-time file with the job's credentials, where our plugin grants the slot; the door takes it."""
 
-OWN = (SITE, BROKER, DEBUG, RUN, SESSION, ROLE, CREDENTIALS)
+WEIGHT = "HYBRIDFLOW_WEIGHT"
+"""Share of a slot's QPU that a workflow is to have, in proportion to others in it; 1 if unset."""
+
+OWN = (SITE, BROKER, DEBUG, RUN, WEIGHT, SESSION, ROLE, CREDENTIALS)
 """Every variable of hybridflow's own."""
 
 PLUGIN_NOTES = ("HYBRIDFLOW_QPU_ASKED", "HYBRIDFLOW_QPU_INHERITED")

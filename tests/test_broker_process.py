@@ -32,18 +32,21 @@ from hybridflow.broker.place import check_folder, check_path, lock
 from hybridflow.broker.process import BrokerProcess, socket_path
 from hybridflow.broker.protocol import (
     Ack,
+    Again,
     Ask,
     Bye,
     Cancel,
     Failed,
     Finished,
     Hello,
+    Later,
     Refused,
     Status,
     Submit,
     Welcome,
 )
 from hybridflow.broker.server import Server
+from hybridflow.broker.work import Limits
 from hybridflow.errors import (
     AcquireError,
     BrokerLostError,
@@ -690,10 +693,14 @@ class Served:
 
     def __init__(self, path: Path, **options: Any) -> None:
         self.device = Device()
+        limits = options.pop("limits", None)
         self.server = Server(path, **options)
         self.server.bind()
         self.broker = Broker(
-            Resource(name="dev", backend="device"), self.device, on_end=self.server.broker_ended
+            Resource(name="dev", backend="device"),
+            self.device,
+            limits=limits,
+            on_end=self.server.broker_ended,
         )
         assert self.server.await_broker(self.broker.begin())
         self.thread = threading.Thread(target=self.server.serve, args=(self.broker,))
@@ -847,6 +854,68 @@ def test_an_id_runs_once(serve: Any) -> None:
     peer.say(Ack((held.id, "unknown")))
     assert peer.state(held.id) is None
     assert len(served.device.batches) == 1
+
+
+# -- a full queue ------------------------------------------------------------------------------
+
+NARROW = Limits(queue_bytes=1000)
+
+
+def test_a_request_without_room_is_called_in_when_there_is_some(serve: Any) -> None:
+    served = serve(limits=NARROW)
+    peer = served.peer
+    peer.hello()
+    held, first, second = (
+        named_request("hold"),
+        named_request("a", size=900),
+        named_request("b", size=500),
+    )
+    small = named_request("c")
+    peer.say(Submit(held), Submit(first), Submit(second), Submit(small))
+    assert [peer.hear(), peer.hear()] == [Later(second.id), Later(small.id)]
+    served.device.gate.set()
+    heard = [peer.hear() for _ in range(4)]
+    assert {type(one) for one in heard} == {Finished, Again}
+    called = [one.id for one in heard if isinstance(one, Again)]
+    assert called == [second.id, small.id]
+    peer.say(Submit(second), Submit(small))
+    assert {peer.hear().id, peer.hear().id} == set(called)
+
+
+def test_a_request_outside_can_be_cancelled_and_its_clients_end_lets_others_in(
+    serve: Any, folder: Path
+) -> None:
+    served = serve(limits=NARROW)
+    one, other = served.peer, Peer(folder / "dev.sock")
+    one.hello()
+    other.hello()
+    mine = [
+        named_request("hold"),
+        named_request("a", size=900),
+        named_request("b", size=900),
+        named_request("c", size=90),
+    ]
+    one.say(*map(Submit, mine))
+    assert [one.hear(), one.hear()] == [Later(mine[2].id), Later(mine[3].id)]
+    theirs = named_request("d", size=90)
+    other.say(Submit(theirs))
+    assert other.hear() == Later(theirs.id)
+    one.say(Cancel(mine[2].id))
+    answer = one.hear()
+    assert isinstance(answer, Failed)
+    assert isinstance(answer.error.error(), RequestCancelledError)
+    one.say(Bye())
+    assert other.hear() == Again(theirs.id)
+    other.close()
+
+
+def test_a_client_with_more_than_fits_gets_all_of_it(
+    serve: Any, connections: Any, folder: Path
+) -> None:
+    serve(limits=NARROW)
+    connection = connections(folder / "dev.sock")
+    tickets = [connection.submit(named_request(f"c{i}", size=300)) for i in range(60)]
+    assert [names(ticket.future) for ticket in tickets] == [[f"c{i}"] for i in range(60)]
 
 
 def test_a_failure_is_kept_as_a_result_is(serve: Any) -> None:

@@ -35,6 +35,7 @@ from hybridflow.errors import (
     NoSlotError,
     RequestCancelledError,
     RequestError,
+    SiteError,
     TooLargeError,
     VendorJobError,
 )
@@ -266,6 +267,25 @@ def test_a_wrong_seed(seed: Any) -> None:
         hf.Sampler(seed=seed)
     with pytest.raises(RequestError, match="seed"):
         hf.Estimator(seed=seed)
+
+
+@pytest.mark.parametrize("priority", [11, -11, 0.5, "high"])
+def test_a_wrong_priority(priority: Any) -> None:
+    with pytest.raises(RequestError, match="a priority must be an integer from -10 to 10"):
+        hf.Sampler(priority=priority)
+
+
+def test_priority_and_weight_are_sent(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    circuit = QuantumCircuit(1)
+    circuit.measure_all()
+    hf.Sampler(priority=3).run([circuit])
+    monkeypatch.setenv(environment.WEIGHT, "2.5")
+    hf.Sampler().run([circuit])
+    sent = [(one.priority, one.client.weight) for one in desk.requests]
+    assert sent == [(3, 1.0), (0, 2.5)]
+    monkeypatch.setenv(environment.WEIGHT, "much")
+    with pytest.raises(SiteError, match="HYBRIDFLOW_WEIGHT is 'much'"):
+        hf.Sampler().run([circuit])
 
 
 def test_a_numpy_integer_is_a_seed(desk: Desk) -> None:

@@ -26,6 +26,7 @@ def call(
     options: Mapping[str, Any],
     transpile: bool,
     key: str | None = None,
+    priority: int = 0,
 ) -> Job:
     """Send one request and return its job, without waiting for the result.
 
@@ -45,7 +46,7 @@ def call(
     if transpile:
         pubs = isa_pubs(pubs, description)
     admit(pubs, description, qiskit_target(description.target))
-    request = make_request(primitive, pubs, seed, options, key)
+    request = make_request(primitive, pubs, seed, options, key, priority)
     ticket = connection.submit(request) if pubs else _nothing(request, description)
     return Job(ticket, primitive, [pub.circuit.metadata for pub in pubs])
 

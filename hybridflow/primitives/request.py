@@ -1,6 +1,7 @@
 """One call of a primitive as one request to a broker: PUBs packed, seeds derived, who asks."""
 
 import functools
+import math
 import operator
 import os
 import pwd
@@ -14,13 +15,13 @@ from qiskit.primitives.containers.estimator_pub import EstimatorPub
 from qiskit.primitives.containers.sampler_pub import SamplerPub
 
 from hybridflow import environment
-from hybridflow.errors import RequestError
+from hybridflow.errors import RequestError, SiteError
 from hybridflow.primitives.structure import structure
 from hybridflow.records import ClientInfo, Primitive, Request
 from hybridflow.tasks import current_attempt
 from hybridflow.wire import pack_pubs
 
-__all__ = ["checked_seed", "make_request"]
+__all__ = ["checked_priority", "checked_seed", "make_request"]
 
 
 def checked_seed(seed: int | None) -> int | None:
@@ -42,12 +43,30 @@ def checked_seed(seed: int | None) -> int | None:
     return number
 
 
+def checked_priority(priority: int) -> int:
+    """Return a primitive's priority as a plain integer.
+
+    Raises
+    ------
+    RequestError
+        If it is no integer from -10 to 10.
+    """
+    try:
+        number = operator.index(priority)
+    except TypeError:
+        number = 11
+    if not -10 <= number <= 10:
+        raise RequestError(f"a priority must be an integer from -10 to 10, not {priority!r}")
+    return number
+
+
 def make_request(
     primitive: Primitive,
     pubs: Sequence[SamplerPub] | Sequence[EstimatorPub],
     seed: int | None,
     options: Mapping[str, Any],
     key: str | None = None,
+    priority: int = 0,
 ) -> Request:
     """Pack PUBs that were admitted.
 
@@ -69,6 +88,7 @@ def make_request(
         options=dict(options),
         client=_client(),
         key=key,
+        priority=priority,
     )
 
 
@@ -94,7 +114,19 @@ def _client() -> ClientInfo:
         engine_task=running.engine_task,
         host=socket.gethostname(),
         pid=os.getpid(),
+        weight=_weight(os.environ.get(environment.WEIGHT, "")),
     )
+
+
+@functools.cache
+def _weight(text: str) -> float:
+    try:
+        weight = float(text or 1)
+    except ValueError:
+        weight = math.nan
+    if not 1e-3 <= weight <= 1e3:
+        raise SiteError(f"{environment.WEIGHT} is {text!r}; it must be a number, 0.001 to 1000")
+    return weight
 
 
 @functools.cache

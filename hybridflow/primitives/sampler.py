@@ -8,7 +8,7 @@ from qiskit.primitives import BaseSamplerV2
 from hybridflow.primitives.call import call
 from hybridflow.primitives.coerce import sampler_pubs
 from hybridflow.primitives.job import Job
-from hybridflow.primitives.request import checked_seed
+from hybridflow.primitives.request import checked_priority, checked_seed
 from hybridflow.records import Primitive
 
 __all__ = ["Sampler"]
@@ -34,6 +34,9 @@ class Sampler(BaseSamplerV2):  # type: ignore[misc]
         they are refused.
     options
         Options of the backend, by name.
+    priority
+        Before which other requests of the workflow this one's go, from -10 to 10. Each step is
+        worth a minute of waiting: what has waited for longer goes first all the same.
 
     Examples
     --------
@@ -54,12 +57,14 @@ class Sampler(BaseSamplerV2):  # type: ignore[misc]
         seed: int | None = None,
         transpile: bool = False,
         options: Mapping[str, Any] | None = None,
+        priority: int = 0,
     ) -> None:
         self.resource = resource
         self.default_shots = default_shots
         self.seed = checked_seed(seed)
         self.transpile = transpile
         self.options = dict(options or {})
+        self.priority = checked_priority(priority)
 
     def run(self, pubs: Iterable[Any], *, shots: int | None = None, key: str | None = None) -> Job:
         """Start sampling and return at once.
@@ -103,4 +108,5 @@ class Sampler(BaseSamplerV2):  # type: ignore[misc]
             options=self.options,
             transpile=self.transpile,
             key=key,
+            priority=self.priority,
         )
