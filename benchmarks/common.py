@@ -53,6 +53,48 @@ def bell() -> "QuantumCircuit":
     return circuit
 
 
+# Slurm
+
+
+@contextmanager
+def slurm(slots: dict[str, int], nodes: int = 1) -> Iterator[Path]:
+    """Start a Slurm cluster with QPUs, for this process's commands; it works in a new folder."""
+    from hybridflow.slurm.cluster import SlurmCluster
+
+    before = Path.cwd()
+    with (
+        tempfile.TemporaryDirectory(prefix="hybridflow-") as folder,
+        SlurmCluster(nodes, qpus=slots) as cluster,
+    ):
+        os.environ.update(cluster.environ)
+        os.chdir(folder)
+        try:
+            yield Path(folder)
+        finally:
+            os.chdir(before)
+
+
+def slurm_site(devices: dict[str, tuple[str, str]], more: str = "") -> str:
+    """Return a site file of emulated QPUs that are slots of a cluster.
+
+    Parameters
+    ----------
+    devices
+        By name: address of the service, and the resource's name there.
+    more
+        More of ``[slurm]``.
+    """
+    tables = [
+        f'[qpu.{name}]\nbackend = "emulator"\nurl = "{url}"\nresource = "{remote}"\n'
+        f'[slurm.slots.{name}]\nqpu = false\ngres = "qpu:{name}:1"\n'
+        for name, (url, remote) in devices.items()
+    ]
+    return "\n".join(['[slurm.quantum]\npartition = "qpu"\n', *tables, more])
+
+
+# Clocks
+
+
 def seconds(call: Callable[[], object]) -> float:
     begun = time.perf_counter()
     call()
