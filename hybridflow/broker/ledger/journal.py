@@ -179,7 +179,7 @@ class LedgerJournal:
         # Whether another broker's job is to be waited for: it stores the results, or is taken over.
         if self._free:
             return False
-        if has_ended(job.opened.owner, self._owner, self._job_ended) is None:
+        if self._has_ended(job.opened.owner) is None:
             self._decide(job)
             return False
         self._awaited.add(job.tag)
@@ -323,7 +323,7 @@ class LedgerJournal:
             job = self._state.jobs[tag]
             if not job.is_open:
                 found.append(tag)
-            elif has_ended(job.opened.owner, self._owner, self._job_ended):
+            elif self._has_ended(job.opened.owner):
                 found.append(self._take_over(job))
             else:
                 continue
@@ -333,7 +333,7 @@ class LedgerJournal:
     def _is_orphan(self, job: Job) -> bool:
         if not job.is_open or job.tag in self._under_way:
             return False
-        ended = has_ended(job.opened.owner, self._owner, self._job_ended)
+        ended = self._has_ended(job.opened.owner)
         if ended is None:
             _log.warning(
                 "vendor job %s of broker %s on %s is not taken over: nobody can say whether that "
@@ -343,6 +343,9 @@ class LedgerJournal:
                 job.opened.owner.host,
             )
         return bool(ended)
+
+    def _has_ended(self, owner: Owner) -> bool | None:
+        return owner.name in self._state.closed or has_ended(owner, self._owner, self._job_ended)
 
     def booked(self) -> float:
         """Return the QPU seconds that this run's other brokers have booked on this resource."""

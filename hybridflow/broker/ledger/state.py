@@ -123,12 +123,15 @@ class State:
         Requests by id.
     pools
         Places of equal requests, by digest.
+    closed
+        Names of the brokers that have said that they end.
     """
 
     def __init__(self, session: str) -> None:
         self.jobs: dict[str, Job] = {}
         self.requests: dict[str, RequestRecord] = {}
         self.pools: dict[bytes, Pool] = {}
+        self.closed: set[str] = set()
         self._session = session
 
     def apply(self, opened: s.Opened, step: s.Step) -> None:
@@ -144,7 +147,9 @@ class State:
                 self._settle(step)
             case s.Released(attempt=attempt):
                 self.release(attempt)
-            case s.Opened() | s.Closed():
+            case s.Closed():
+                self.closed.add(opened.owner.name)
+            case s.Opened():
                 pass
             case _:
                 self._move(opened, step)
