@@ -253,7 +253,9 @@ def test_a_job_whose_owners_have_died_goes_on_for_the_next_equal_request(
     eventually(lambda: "stored job-1: 1, 1 s" in journal.steps)
     assert {"cancelled a", "abandoned hold"} <= set(journal.steps)
     assert desk.device.stopped == []
+    assert names(desk.submit(request("b"))) == ["b"]
     assert not held.done()
+    assert "delivered hold" not in journal.steps
 
 
 def test_where_nothing_is_kept_it_is_stopped(open_desk: Any) -> None:

@@ -134,7 +134,7 @@ class Queue:
     # -- out -----------------------------------------------------------------------------------
 
     def settle(self, entry: Entry, outcome: Reply | HybridflowError) -> bool:
-        """Deliver a request's outcome, unless it already has one; say whether it was delivered."""
+        """Deliver a request's outcome, unless it already has one; say whether somebody got it."""
         with self._changed:
             if entry.state.final:
                 return False
@@ -145,8 +145,9 @@ class Queue:
             if entry.state is JobState.CANCELLED:
                 self._cancelled.append(entry)
                 self._stir()
+            is_heard = entry.deliver is not _nobody
         entry.deliver(outcome)
-        return True
+        return is_heard
 
     def cancel(self, entry: Entry) -> bool:
         """Settle a request as cancelled; False if it has already ended."""
