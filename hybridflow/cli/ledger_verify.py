@@ -25,8 +25,8 @@ def command(run_dir: str) -> None:
         click.echo(line)
     if flaws:
         raise LedgerError(
-            f"{len(flaws)} flaw{'s' * (len(flaws) > 1)} in the ledger of {run_dir}: what they hit is paid for once more "
-            "when it is asked for; all else is used as before",
+            f"the ledger of {run_dir} is damaged in {len(flaws)} place(s): what was hit is paid "
+            "for once more when it is asked for; all else is used as before",
             transient=False,
         )
     click.echo(f"{len(book.state.jobs)} vendor jobs, {len(book.state.requests)} requests: whole")
