@@ -11,20 +11,22 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import psutil
 import pytest
 from emulated import bell, quieten, resource_of
+from family import eventually
 from ledger_child import Answers
 from qiskit.primitives.containers.sampler_pub import SamplerPub
 
-from hybridflow import wire
+from hybridflow import environment, wire
+from hybridflow.broker.ledger.reader import Reader
+from hybridflow.broker.ledger.steps import Intended, Started
 from hybridflow.broker.protocol import Failed, Finished
 from hybridflow.primitives.structure import structure
 from hybridflow.records import ClientInfo, JobState, Primitive, Request, Resource
 from hybridflow.testing import QpuEmulator, qpu_emulator
 
 SHOTS = (11, 12, 13)
-STEPS = ("admit", "intend", "started", "stored", "delivered", "close")
-KILLS = [(step, moment) for step in STEPS for moment in ("before", "after")]
 SECONDS = 120
 
 
@@ -37,6 +39,12 @@ def emulator() -> Iterator[QpuEmulator]:
 @pytest.fixture(scope="module")
 def untagged() -> Iterator[QpuEmulator]:
     with qpu_emulator("qpu", seconds_per_job=0.05, tags=False) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def slow() -> Iterator[QpuEmulator]:
+    with qpu_emulator("qpu", seconds_per_job=1.0) as running:
         yield running
 
 
@@ -80,7 +88,7 @@ class Child:
 
 
 @contextlib.contextmanager
-def killed_late(process: "subprocess.Popen[bytes]") -> Iterator[None]:
+def killed_late(process: "subprocess.Popen[Any]") -> Iterator[None]:
     try:
         yield
     finally:
@@ -101,7 +109,7 @@ def request(shots: int, **options: Any) -> Request:
 
 def executed(emulator: QpuEmulator, run: Path) -> list[int]:
     """Return the shots of the vendor jobs of a run that were executed, as the vendor has them."""
-    tags = {job["tag"] for job in jobs(run)}
+    tags = {step.tag for step in steps_of(run, Intended)}
     return sorted(
         entry.shots
         for entry in emulator.log()
@@ -109,36 +117,41 @@ def executed(emulator: QpuEmulator, run: Path) -> list[int]:
     )
 
 
-def jobs(run: Path) -> list[dict[str, Any]]:
-    from hybridflow.broker.ledger.reader import Reader
-    from hybridflow.broker.ledger.steps import Intended
-
-    found = [step for _, step in Reader(run / "ledger").news() if isinstance(step, Intended)]
-    return [{"tag": step.tag} for step in found]
+def steps_of(run: Path, kind: type[Any]) -> list[Any]:
+    return [step for _, step in Reader(run / "ledger").news() if isinstance(step, kind)]
 
 
-@pytest.mark.parametrize("number", [1, 2])
+def started(run: Path) -> list[Any]:
+    return steps_of(run, Started)
+
+
+@pytest.mark.parametrize(
+    ("number", "steps"),
+    [
+        (1, ("admit", "intend", "started", "stored", "delivered", "close")),
+        (2, ("intend", "started", "stored")),
+    ],
+)
 def test_a_broker_killed_at_any_step_pays_for_nothing_twice(
-    emulator: QpuEmulator, tmp_path: Path, number: int
+    emulator: QpuEmulator, tmp_path: Path, number: int, steps: Sequence[str]
 ) -> None:
     resource = resource_of(emulator)
-    runs = {kill: tmp_path / "-".join(kill) for kill in KILLS if number == 1 or kill[0] != "close"}
+    kills = [(step, number, moment) for step in steps for moment in ("before", "after")]
+    runs = [tmp_path / f"{step}-{moment}" for step, _, moment in kills]
     killed = [
-        Child(run, resource, [*map(request, SHOTS)], (step, number, moment))
-        for (step, moment), run in runs.items()
+        Child(run, resource, [*map(request, SHOTS)], kill)
+        for run, kill in zip(runs, kills, strict=True)
     ]
     for child in killed:
         assert child.answers() == []
-    resumed = [Child(run, resource, [*map(request, SHOTS)]) for run in runs.values()]
-    for child, run in zip(resumed, runs.values(), strict=True):
+    resumed = [Child(run, resource, [*map(request, SHOTS)]) for run in runs]
+    for child, run in zip(resumed, runs, strict=True):
         answers = child.answers()
         assert [type(answer) for answer in answers] == [Finished] * 3, run
         assert executed(emulator, run) == [*SHOTS], run
     # What is stored is not even asked for.
-    again = [Child(run, resource, [*map(request, SHOTS)]) for run in runs.values()]
-    for child, run in zip(again, runs.values(), strict=True):
-        assert len(child.answers()) == 3
-        assert executed(emulator, run) == [*SHOTS], run
+    assert len(Child(runs[0], resource, [*map(request, SHOTS)]).answers()) == 3
+    assert executed(emulator, runs[0]) == [*SHOTS]
 
 
 @pytest.mark.parametrize("rule", ["ask", "repeat"])
@@ -157,3 +170,52 @@ def test_without_tags_a_lost_id_is_uncertain(
     assert answer.error.kind == "UncertainError"
     assert not answer.error.transient
     assert executed(untagged, tmp_path) == [21]
+
+
+PROGRAM = """
+import sys
+from retry_tasks import measure
+print(*(measure(shots) for shots in (41, 42)), flush=True)
+"""
+
+
+@contextlib.contextmanager
+def slot(run: Path, emulator: QpuEmulator) -> "Iterator[subprocess.Popen[str]]":
+    """Start a program in a slot that samples twice and says which vendor jobs it was."""
+    site = run / "site.toml"
+    site.write_text(emulator.site)
+    command = [sys.executable, "-m", "hybridflow", "slot", "run", "--site", str(site), "--"]
+    variables = {environment.RUN: str(run), "PYTHONPATH": str(Path(__file__).parent)}
+    with (
+        subprocess.Popen(
+            [*command, sys.executable, "-c", PROGRAM],
+            env=os.environ | variables,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as door,
+        killed_late(door),
+    ):
+        yield door
+
+
+@pytest.mark.parametrize("victim", ["hybridflow.broker", "retry_tasks", "door"])
+def test_a_slot_whose_processes_are_killed_pays_for_nothing_twice(
+    slow: QpuEmulator, tmp_path: Path, victim: str
+) -> None:
+    already = len(slow.log())
+    with slot(tmp_path, slow) as door:
+        eventually(lambda: len(started(tmp_path)) == 1, SECONDS)
+        everyone = psutil.Process(door.pid).children(recursive=True)
+        if victim == "door":
+            door.kill()
+        else:  # of the reaper and its child, the child
+            [each for each in everyone if victim in " ".join(each.cmdline())][-1].kill()
+        output, _ = door.communicate(timeout=SECONDS)
+    psutil.wait_procs(everyone, timeout=SECONDS)
+    if victim != "hybridflow.broker":  # which its door starts again
+        assert door.returncode != 0
+        with slot(tmp_path, slow) as door:
+            output, _ = door.communicate(timeout=SECONDS)
+    assert door.returncode == 0
+    assert output.split() == [entry.job for entry in slow.log()[already:]]
+    assert [entry.shots for entry in slow.log()[already:]] == [41, 42]
