@@ -166,7 +166,7 @@ def test_arrays_are_written_and_read_as_numpy_does(array: np.ndarray[Any, Any]) 
 
 
 @given(st.data())
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=200, derandomize=True)
 def test_a_damaged_array_is_a_typed_error_or_an_array(data: st.DataObject) -> None:
     damaged = bytearray(array_to_bytes(np.arange(6.0).reshape(2, 3)))
     for place in data.draw(st.lists(st.integers(0, len(damaged) - 1), min_size=1, max_size=3)):
