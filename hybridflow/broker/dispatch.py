@@ -246,7 +246,8 @@ class Dispatcher:
     # -- out: batches --------------------------------------------------------------------------
 
     def _fill_lanes(self) -> None:
-        while not self._queue.overdue:
+        self._hold = 0.0
+        while (len(self._order) or self._lanes.again) and not self._queue.overdue:
             self._hold = self._lanes.refusals.rest
             room = self.allowance.room(self._lanes.running)
             full = self._order.fills(room)
@@ -263,7 +264,7 @@ class Dispatcher:
                 self._start(work)
 
     def _time_to_gather(self) -> float:
-        if self._lanes.again or self._queue.closed or not len(self._order):
+        if self._lanes.again or self._queue.closed:
             return 0.0
         return self._gather.rest(self._order.clients())
 

@@ -19,7 +19,7 @@ first all the same. For one thread.
 
 import math
 import sys
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Hashable, Iterator
 from typing import NamedTuple
 
@@ -39,16 +39,30 @@ class Room(NamedTuple):
     bytes: float = math.inf
     work: float = math.inf
 
-    def less(self, entry: Entry) -> "Room":
-        """Return what is left beside a request; negative where it does not fit."""
-        return Room(
-            self.pubs - len(entry.request.pubs), self.bytes - entry.size, self.work - entry.work
-        )
 
-    @property
-    def negative(self) -> bool:
-        """Whether more was put in than fits."""
-        return self.pubs < 0 or self.bytes < 0 or self.work < 0
+class _Load:
+    # What requests need of a room.
+    __slots__ = ("bytes", "pubs", "work")
+
+    def __init__(self) -> None:
+        self.pubs = self.bytes = 0
+        self.work = 0.0
+
+    def add(self, entry: Entry) -> None:
+        self.pubs += len(entry.request.pubs)
+        self.bytes += entry.size
+        self.work += entry.work
+
+    def remove(self, entry: Entry) -> None:
+        self.pubs -= len(entry.request.pubs)
+        self.bytes -= entry.size
+        self.work -= entry.work
+
+    def exceeds(self, room: Room) -> bool:
+        return self.pubs > room.pubs or self.bytes > room.bytes or self.work > room.work
+
+    def fills(self, room: Room) -> bool:
+        return self.pubs >= room.pubs or self.bytes >= room.bytes or self.work >= room.work
 
 
 class _Workflow:
@@ -108,7 +122,7 @@ class FairOrder:
         self._waiting: dict[str, _Workflow] = {}
         self._tags: dict[str, float] = {}
         self._now = 0.0
-        self._loads: dict[Hashable, Room] = {}
+        self._loads: defaultdict[Hashable, _Load] = defaultdict(_Load)
         self._count = 0
 
     def __len__(self) -> int:
@@ -133,7 +147,7 @@ class FairOrder:
             tag = max(self._tags.pop(name, 0.0), self._now)
             workflow = self._waiting[name] = _Workflow(entry.request.client.weight, tag)
         workflow.add(entry)
-        self._loads[entry.group] = self._loads.get(entry.group, _EMPTY).less(entry)
+        self._loads[entry.group].add(entry)
         self._count += 1
 
     def remove(self, entry: Entry) -> None:
@@ -143,17 +157,12 @@ class FairOrder:
         if workflow is None or not workflow.remove(entry):
             return
         self._count -= 1
-        self._lighten(entry)
+        load = self._loads[entry.group]
+        load.remove(entry)
+        if not load.pubs:
+            del self._loads[entry.group]
         if not workflow.lines:
             self._leave(name, workflow)
-
-    def _lighten(self, entry: Entry) -> None:
-        load = self._loads[entry.group]
-        pubs = load.pubs + len(entry.request.pubs)
-        if pubs:
-            self._loads[entry.group] = Room(pubs, load.bytes + entry.size, load.work + entry.work)
-        else:
-            del self._loads[entry.group]
 
     def _leave(self, name: str, workflow: _Workflow) -> None:
         # What it was given counts on, for when it comes back while others wait.
@@ -169,11 +178,7 @@ class FairOrder:
         if not self._count:
             return False
         group = self._next().head(self._ageing).group
-        if group is None:
-            return True
-        load = self._loads[group]
-        left = room.pubs + load.pubs, room.bytes + load.bytes, room.work + load.work
-        return min(left) <= 0
+        return group is None or self._loads[group].fills(room)
 
     def _next(self) -> _Workflow:
         return min(self._waiting.values(), key=_tag)
@@ -184,10 +189,11 @@ class FairOrder:
             return []
         first = self._next().head(self._ageing)
         taken: list[Entry] = []
+        load = _Load()
         entry: Entry | None = first
         while entry is not None:
-            room = room.less(entry)
-            if taken and (room.negative or len(taken) >= most):
+            load.add(entry)
+            if taken and (load.exceeds(room) or len(taken) >= most):
                 break
             taken.append(entry)
             self._charge(entry)
@@ -223,9 +229,6 @@ class FairOrder:
                 workflow.tag += share / workflow.weight
             elif client.workflow in self._tags:
                 self._tags[client.workflow] += share / client.weight
-
-
-_EMPTY = Room(0, 0, 0)
 
 
 def _tag(workflow: _Workflow) -> float:

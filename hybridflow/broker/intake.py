@@ -37,6 +37,8 @@ class Intake:
     def turn(self) -> None:
         """Take in what has happened at the door."""
         self._admit(self._queue.arrivals())
+        if not self._queue.has_news:
+            return
         for entry in self._queue.cancelled():
             self._order.remove(entry)
             self._journal.cancelled(entry)

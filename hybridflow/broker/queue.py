@@ -106,10 +106,12 @@ class Queue:
 
     def arrivals(self) -> list[Entry]:
         """Return what has come in since it was last asked."""
-        with self._changed:
-            arrived = list(self._arrived)
-            self._arrived.clear()
-        return arrived
+        return _emptied(self._arrived)
+
+    @property
+    def has_news(self) -> bool:
+        """Whether requests were cancelled or abandoned, or processes have died."""
+        return bool(self._cancelled or self._abandoned or self._gone)
 
     def cancelled(self) -> list[Entry]:
         """Return what was cancelled since it was last asked."""
