@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Upkeep"]
 
+_LOST = "executor %r has lost a block, and asks for another when it needs one: %s"
 _SECONDS_BETWEEN_LOOKS = 1.0
 
 _log = logging.getLogger(__name__)
@@ -64,7 +65,7 @@ class Upkeep:
         for name, block in blocks.items():
             if isinstance(block, BlockStatus) and block.problem and name not in self._named:
                 self._named.add(name)
-                _log.warning("a block of executor %r: %s", self._executor.label, block.problem)
+                _log.warning(_LOST, self._executor.label, block.problem)
 
     def _notice_losses(self, active: Iterable[str], managers: Iterable[Mapping[str, Any]]) -> None:
         connected = {manager["block_id"] for manager in managers}

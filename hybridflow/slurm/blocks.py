@@ -17,6 +17,8 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 
+import msgspec
+
 from hybridflow import environment
 from hybridflow.component import Component
 from hybridflow.errors import SlurmError
@@ -116,12 +118,17 @@ def _job(
     return Job(
         name=name,
         command=tuple(command),
-        components=components,
+        components=tuple(_run_once(component) for component in components),
         modules=slurm.modules,
         setup=slurm.setup,
         variables={environment.SITE: site.path} if site.path else {},
         output=output,
     )
+
+
+def _run_once(component: Component) -> Component:
+    # The engine asks for another block at once; Slurm would start the lost one again minutes later.
+    return msgspec.structs.replace(component, extra=(*component.extra, "--no-requeue"))
 
 
 def classical_cpus(site: Site) -> int:
