@@ -143,8 +143,7 @@ def run_in_slot(
             deadline=slot.deadline,
             ended_jobs=_ended_jobs(slot.resource, job_ended),
         )
-        stack.enter_context(DeadlineWatch(os.environ, slot.deadline, broker.set_deadline))
-        return _with_broker(keeper, broker, slot.resource, held, credentials)
+        return _with_broker(keeper, broker, slot, held, credentials)
 
 
 def _enter(slot: Slot, held: Credentials) -> tuple[Slot, dict[str, str]]:
@@ -189,7 +188,7 @@ def _put_back(held: Credentials) -> None:
 def _with_broker(
     keeper: Keeper,
     broker: BrokerProcess,
-    name: str,
+    slot: Slot,
     held: Credentials,
     credentials: Mapping[str, str],
 ) -> int:
@@ -201,12 +200,14 @@ def _with_broker(
     except (BrokerLostError, InternalError):
         _show_end(broker.log, credentials)
         raise
-    supervisor = _Supervisor(broker, name, credentials)
-    try:
-        held.take()  # not before the resource was acquired
-        status = keeper.run(stop=supervisor.lost)
-    finally:
-        supervisor.close()
+    with DeadlineWatch(os.environ, slot.deadline, broker.set_deadline) as deadline:
+        supervisor = _Supervisor(broker, slot.resource, credentials)
+        try:
+            held.take()  # not before the resource was acquired
+            status = keeper.run(stop=supervisor.lost)
+        finally:
+            deadline.look_now()  # what still runs is left running, where it is Slurm who ends this
+            supervisor.close()
     return BROKER_LOST if supervisor.failed else status
 
 

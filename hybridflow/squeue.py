@@ -15,8 +15,13 @@ from hybridflow.records import Record
 __all__ = ["RunningJob", "ask"]
 
 _ANSWER_SECONDS = 10.0
-_UNLIMITED = ("N/A", "NONE", "Unknown")
-_FIELDS = "%A|%e|%b|%W|%N"
+_NEVER = ("N/A", "NONE", "None", "Unknown")
+_FIELDS = (
+    *("jobid", "endtime", "tres-per-node", "licenses", "nodelist"),
+    *("state", "reason", "preempttime"),
+)
+_WIDTH = 1024  # what is longer would be cut
+_ENDING = ("COMPLETING", "CANCELLED", "PREEMPTED")
 
 
 class RunningJob(Record, frozen=True, kw_only=True):
@@ -34,6 +39,9 @@ class RunningJob(Record, frozen=True, kw_only=True):
         What it holds once, in Slurm's words.
     first_node
         The first of its nodes.
+    ends_early
+        Whether it is just being cancelled, or has done; not: its time limit was reached, or a job
+        of higher priority gets its place.
     """
 
     number: str
@@ -41,6 +49,7 @@ class RunningJob(Record, frozen=True, kw_only=True):
     gres: str = ""
     licenses: str = ""
     first_node: str = ""
+    ends_early: bool = False
 
     def holds_gres(self, request: str) -> int:
         """Return how many it holds on each node of what a request such as ``qpu:NAME:1`` names."""
@@ -74,13 +83,19 @@ def ask(environ: Mapping[str, str]) -> RunningJob:
     number = environ[environment.SLURM_JOB]
     answer = _squeue(["--jobs", number, *_here(environ)], environ)
     # An array answers with a line for each of its jobs, each with a number of its own.
-    jobs = [line.strip().split("|") for line in answer.splitlines() if line.count("|") == 4]
+    lines = [[part.strip() for part in line.split("|")] for line in answer.splitlines()]
+    jobs = [line[:-1] for line in lines if len(line) == len(_FIELDS) + 1]
     own = [job for job in jobs if job[0] == number] or jobs[:1]
     if not own:
         raise SlurmError(f"squeue does not say anything of job {number}: {answer.strip()!r}")
-    name, end, gres, licenses, nodes = own[0]
+    name, end, gres, licenses, nodes, state, reason, preempted = own[0]
     return RunningJob(
-        number=name, end=_end(end, name), gres=gres, licenses=licenses, first_node=_first(nodes)
+        number=name,
+        end=_end(end, name),
+        gres=gres,
+        licenses=licenses,
+        first_node=_first(nodes),
+        ends_early=state in _ENDING and reason != "TimeLimit" and preempted in _NEVER,
     )
 
 
@@ -98,16 +113,17 @@ def _first(nodes: str) -> str:
 def _end(text: str, job: str) -> float | None:
     if text.isdecimal():
         return float(text)
-    if text in _UNLIMITED:
+    if text in _NEVER:
         return None
     raise SlurmError(f"squeue does not say when job {job} ends: {text!r}")
 
 
 def _squeue(options: list[str], environ: Mapping[str, str]) -> str:
     # Not through slurm/commands.py: the door stands below that room, and waits for less long.
+    columns = ",".join(f"{name}:{_WIDTH}|" for name in _FIELDS)
     try:
         done = subprocess.run(
-            ["squeue", "--noheader", "--format", _FIELDS, *options],
+            ["squeue", "--noheader", "--Format", columns, *options],
             env={**environ, "SLURM_TIME_FORMAT": "%s", "LC_ALL": "C"},
             stdin=subprocess.DEVNULL,
             capture_output=True,

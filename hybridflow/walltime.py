@@ -73,7 +73,8 @@ class DeadlineWatch:
         self._known = known
         self._tell = tell
         self._interval_seconds = interval_seconds
-        self._closing = threading.Event()
+        self._closing = False
+        self._hurry = threading.Event()
         self._thread = threading.Thread(target=self._run, name="hybridflow-deadline", daemon=True)
 
     def __enter__(self) -> "DeadlineWatch":
@@ -82,14 +83,27 @@ class DeadlineWatch:
         return self
 
     def __exit__(self, *reason: object) -> None:
-        self._closing.set()  # a question that is under way is not waited for
+        self._closing = True  # a question that is under way is not waited for
+        self._hurry.set()
+
+    def look_now(self) -> None:
+        """Have the next look taken at once: something has ended, perhaps because the job does."""
+        self._hurry.set()
 
     def _run(self) -> None:
-        while not self._closing.wait(self._interval_seconds):
-            try:
-                end = squeue.ask(self._environ).end
-            except SlurmError:
-                continue  # slurmctld may be down for a while; the limit that was set still holds
-            if end != self._known:
-                self._known = end
-                self._tell(end)
+        while True:
+            self._hurry.wait(self._interval_seconds)
+            if self._closing:
+                return
+            self._hurry.clear()
+            self._look()
+
+    def _look(self) -> None:
+        try:
+            job = squeue.ask(self._environ)
+        except SlurmError:
+            return  # slurmctld may be down for a while; the limit that was set still holds
+        # That it is being cancelled now does not make now the end of its time.
+        if not job.ends_early and job.end != self._known:
+            self._known = job.end
+            self._tell(job.end)

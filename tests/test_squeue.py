@@ -42,7 +42,26 @@ def test_licenses() -> None:
     ],
 )
 def test_the_first_node(nodes: str, first: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(squeue, "_squeue", lambda *_: f"41|1|||x\n42|N/A|N/A|(null)|{nodes}\n")
+    monkeypatch.setattr(
+        squeue, "_squeue", lambda *_: f"41|1|||x||||\n42|N/A|N/A|(null)|{nodes}|RUNNING|None|N/A|\n"
+    )
     assert ask(JOB) == RunningJob(
         number="42", end=None, gres="N/A", licenses="(null)", first_node=first
     )
+
+
+@pytest.mark.parametrize(
+    ("state", "early"),
+    [
+        ("RUNNING|None|N/A", False),
+        ("COMPLETING|None|N/A", True),
+        ("CANCELLED|None|None", True),
+        ("COMPLETING|TimeLimit|N/A", False),
+        ("COMPLETING|None|1795398703", False),
+    ],
+)
+def test_a_job_that_is_being_cancelled_says_nothing_of_its_time(
+    state: str, early: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(squeue, "_squeue", lambda *_: f"42|17|N/A|(null)|q1|{state}|\n")
+    assert ask(JOB).ends_early is early

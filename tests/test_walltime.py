@@ -39,15 +39,15 @@ def test_older_slurm_is_asked(tmp_path: Path) -> None:
     environ = squeue(
         tmp_path,
         'test "$SLURM_TIME_FORMAT" = %s || exit 1',
-        "echo '41|17|N/A|(null)|q1'",
-        "echo '42|1790000000|N/A|(null)|q1'",
+        "echo '41|17|N/A|(null)|q1|RUNNING|None|N/A|'",
+        "echo '42|1790000000|N/A|(null)|q1|RUNNING|None|N/A|'",
     )
     assert job_deadline(environ) == 1790000000.0
 
 
 @pytest.mark.usefixtures("_found_there")
 def test_no_limit(tmp_path: Path) -> None:
-    assert job_deadline(squeue(tmp_path, "echo '42|N/A|N/A|(null)|q1'")) is None
+    assert job_deadline(squeue(tmp_path, "echo '42|N/A|N/A|(null)|q1|RUNNING|None|N/A|'")) is None
 
 
 @pytest.mark.usefixtures("_found_there")
@@ -77,7 +77,9 @@ def test_no_slurm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("_found_there")
 def test_in_a_heterogeneous_job_the_component_of_this_node_counts(tmp_path: Path) -> None:
     """The job's number is that of the first component, in all of them."""
-    environ = squeue(tmp_path, 'test "$*" = "${*%--nodelist c7}" || echo "43|17|N/A|(null)|c7"')
+    environ = squeue(
+        tmp_path, 'test "$*" = "${*%--nodelist c7}" || echo "43|17|N/A|(null)|c7|RUNNING|None|N/A|"'
+    )
     het = {**environ, "SLURM_HET_SIZE": "2", "SLURMD_NODENAME": "c7"}
     assert job_deadline(het | {"SLURM_JOB_END_TIME": "1790000000"}) == 17.0
 
@@ -85,7 +87,7 @@ def test_in_a_heterogeneous_job_the_component_of_this_node_counts(tmp_path: Path
 @pytest.mark.usefixtures("_found_there")
 def test_a_changed_limit_is_noticed_and_a_slurm_that_is_away_is_not(tmp_path: Path) -> None:
     answer, told = tmp_path / "answer", list[float | None]()
-    environ = squeue(tmp_path, f"cat {answer} && echo '|N/A|(null)|q1'")
+    environ = squeue(tmp_path, f"cat {answer} && echo '|N/A|(null)|q1|RUNNING|None|N/A|'")
     with DeadlineWatch(environ, 17.0, told.append, interval_seconds=0.01):
         answer.write_text("42|18")
         eventually(lambda: told == [18.0])

@@ -37,8 +37,9 @@ _EXAMPLE = "Example: hybridflow submit --site configs/slurm.toml --wait -- hybri
     help="What the job prints; %j is its number.",
 )
 @click.option("--wait", "waits", is_flag=True, help="Wait until the job has ended.")
+@click.option("--attach", metavar="JOB", help="Wait for a job that was submitted before.")
 @click.option("--dry-run", is_flag=True, help="Print the script instead of submitting it.")
-@click.argument("command_line", metavar="-- COMMAND", nargs=-1, required=True)
+@click.argument("command_line", metavar="-- COMMAND", nargs=-1)
 def command(
     site: str | None,
     qpu: str | None,
@@ -47,6 +48,7 @@ def command(
     name: str,
     output: str,
     waits: bool,
+    attach: str | None,
     dry_run: bool,
     command_line: tuple[str, ...],
 ) -> None:
@@ -54,7 +56,14 @@ def command(
 
     COMMAND runs on the node of the slot. Workflows in it find both: quantum tasks run in the slot,
     classical ones on the other nodes. The slot is held until the job ends.
+
+    The job goes on when the waiting command ends, however that ends; with --attach in the place of
+    COMMAND, another one waits in its stead.
     """
+    if (attach is None) == (not command_line):
+        raise click.UsageError("give either a COMMAND, after --, or --attach JOB")
+    if attach is not None:
+        sys.exit(_wait(attach))
     from hybridflow.site import load_site
     from hybridflow.slurm import coscheduled_job, script, submit
 
