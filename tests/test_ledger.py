@@ -13,14 +13,14 @@ from family import eventually
 
 from hybridflow.broker.entry import Entry
 from hybridflow.broker.journal import Attached
-from hybridflow.broker.ledger import steps
+from hybridflow.broker.ledger import compaction, steps
 from hybridflow.broker.ledger.appender import Appender
 from hybridflow.broker.ledger.frames import Damage, Frame, frame, frames
 from hybridflow.broker.ledger.journal import LedgerJournal
 from hybridflow.broker.ledger.owner import Owner, has_ended, this_process
 from hybridflow.broker.ledger.reader import Reader
 from hybridflow.broker.ledger.results import results_file
-from hybridflow.broker.ledger.state import JobPhase, RequestPhase
+from hybridflow.broker.ledger.state import JobPhase, RequestPhase, State
 from hybridflow.broker.merging import merge
 from hybridflow.broker.work import VendorJob, Work
 from hybridflow.errors import LedgerError, UncertainError, VendorJobError
@@ -167,8 +167,6 @@ def files(run: Path) -> list[Path]:
 
 
 def read(run: Path, session: str = "") -> Any:
-    from hybridflow.broker.ledger.state import State
-
     state = State(session)
     for opened, step in Reader(run / "ledger").news():
         state.apply(opened, step)
@@ -593,3 +591,34 @@ def far_away(run: Path) -> None:
     assert isinstance(opened, steps.Opened)
     away = msgspec.structs.replace(opened, owner=elsewhere(opened.owner, slurm_job="77"))
     file.write_bytes(b"".join(map(frame, [steps.encode(away), *payloads[1:]])))
+
+
+def test_files_of_brokers_that_have_ended_are_compacted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compaction, "LEAST_BYTES", 1)
+    first = Broker(tmp_path, "a", "one")
+    reader = Reader(tmp_path / "ledger")
+    mine = request()
+    replies = first.run(mine)
+    for _ in range(20):
+        refused = request("refused")
+        first.ask(refused)
+        first.journal.failed(Entry(refused, None, NOBODY), VendorJobError("no"))
+    living = Broker(tmp_path, "living", "one")
+    living.run(request("ghz"))
+    first.journal.close()
+    before = list(reader.news())
+    size = sum(file.stat().st_size for file in files(tmp_path))
+    broker = Broker(tmp_path, "b", "two")
+    assert [file.name for file in files(tmp_path)] == ["a.0.log", "living.1.log"]
+    assert sum(file.stat().st_size for file in files(tmp_path)) < size / 2
+    assert broker.ask(request(attempt="new")) == replies[0]
+    found = read(tmp_path)
+    assert found.requests[mine.id].phase is RequestPhase.DELIVERED
+    # Who was reading goes on, and knows no more than before.
+    state = State("")
+    for opened, step in [*before, *reader.news()]:
+        state.apply(opened, step)
+    assert list(state.jobs) == list(found.jobs)
+    assert len(state.requests) == 1 + 20 + 1 + 1

@@ -21,6 +21,7 @@ from hybridflow.broker.journal import Attached, Claimed, LeftBehind
 from hybridflow.broker.ledger import steps as s
 from hybridflow.broker.ledger.advice import uncertain, what_to_do
 from hybridflow.broker.ledger.appender import Appender
+from hybridflow.broker.ledger.compaction import compact
 from hybridflow.broker.ledger.identity import digest
 from hybridflow.broker.ledger.outcomes import Outcomes
 from hybridflow.broker.ledger.owner import JobEnded, Owner, has_ended, nobody_knows
@@ -92,6 +93,7 @@ class LedgerJournal:
         self._awaited: set[str] = set()
         self._unstored: dict[str, Sequence[Reply]] = {}
         self._read_at = 0.0
+        compact(self._folder, self._has_ended)
         self._refresh()
         self._free_the_dead()
 

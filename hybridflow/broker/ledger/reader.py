@@ -56,15 +56,20 @@ class Source:
         self._offset = 0
 
     @property
-    def order(self) -> tuple[float, str]:
-        """What files are sorted by: when they were opened."""
-        return (self.opened.time if self.opened else 0.0, self.file.name)
+    def order(self) -> tuple[float, str, int]:
+        """What files are sorted by: when their broker began, and their number among its files."""
+        name, number, _ = self.file.name.rsplit(".", 2)
+        return (self.opened.time if self.opened else 0.0, name, int(number))
 
     def news(self) -> list[Step]:
         """Return the steps that have come since it was last read."""
-        with self.file.open("rb") as stream:
-            stream.seek(self._offset)
-            data = stream.read()
+        try:
+            with self.file.open("rb") as stream:
+                stream.seek(self._offset)
+                data = stream.read()
+        except FileNotFoundError:
+            self.closed = True  # compacted: the same stands in another file
+            return []
         begin, steps = self._offset, []
         self.torn = None
         for found in frames(data):
@@ -145,7 +150,7 @@ class Reader:
                     yield source.opened, step
 
     def _open_ones(self) -> list[Source]:
-        for file in self._folder.glob("*.log"):
+        for file in self._folder.glob("*.*.log"):
             if file.name.rsplit(".", 2)[0] != self._but and file.name not in self._sources:
                 self._sources[file.name] = Source(file)
         return [source for source in self._sources.values() if not source.closed]
