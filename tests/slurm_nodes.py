@@ -1,6 +1,7 @@
 """A program for tests: says on which nodes of a Slurm job the tasks of an engine ran.
 
-``slurm_nodes.py ENGINE FILE`` writes it into the file, as JSON, and goes on until it is ended.
+``slurm_nodes.py ENGINE FILE`` writes it into the file, as JSON, and goes on until it is ended. When
+the file is taken away, it runs them once more.
 """
 
 import json
@@ -10,7 +11,7 @@ import time
 from pathlib import Path
 
 import hybridflow as hf
-from hybridflow.pools import open_pools
+from hybridflow.pools import Pools, open_pools
 
 TASKS = 8
 
@@ -35,17 +36,25 @@ def place() -> str:
 
 
 @hf.quantum_task
-def hold() -> None:
-    time.sleep(300)
+def hold(file: Path) -> bool:
+    deadline = time.monotonic() + 300
+    while file.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return not file.exists()
+
+
+def find_places(pools: Pools, file: Path) -> None:
+    places = [pools.classical.submit(place) for _ in range(TASKS)]
+    quantum = pools.quantum.submit(shots).result()
+    classical = sorted({future.result() for future in places})
+    draft = file.with_suffix(".draft")
+    draft.write_text(json.dumps({"quantum": quantum, "classical": classical}))
+    draft.rename(file)
 
 
 if __name__ == "__main__":
     engine, file = sys.argv[1], Path(sys.argv[2])
     with open_pools(engine=engine) as pools:
-        places = [pools.classical.submit(place) for _ in range(TASKS)]
-        quantum = pools.quantum.submit(shots).result()
-        classical = sorted({future.result() for future in places})
-        draft = file.with_suffix(".draft")
-        draft.write_text(json.dumps({"quantum": quantum, "classical": classical}))
-        draft.rename(file)
-        pools.quantum.submit(hold).result()
+        find_places(pools, file)
+        while pools.quantum.submit(hold, file).result():
+            find_places(pools, file)

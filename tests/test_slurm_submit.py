@@ -176,8 +176,8 @@ def test_without_a_plugin_the_allocation_says_which_slots_a_job_has(
 def test_tasks_run_where_they_should_and_nothing_is_left_of_a_cancelled_job(
     unplugged: SlurmCluster, site: Path, tmp_path: Path
 ) -> None:
-    """On Parsl, without a plugin."""
-    check_places_and_cancel(site, tmp_path, "parsl")
+    """On Parsl, without a plugin, and over a restart of slurmctld in the middle of the run."""
+    check_places_and_cancel(site, tmp_path, "parsl", meanwhile=unplugged.restart_controller)
 
 
 def test_the_site_file_that_we_ship_fits_a_cluster_with_the_plugin(
@@ -190,18 +190,28 @@ def test_the_site_file_that_we_ship_fits_a_cluster_with_the_plugin(
     until(lambda: not list(tmp_path.glob("hybridflow-dask-*")))
 
 
-def check_places_and_cancel(site: Path, folder: Path, engine: str) -> None:
+def check_places_and_cancel(
+    site: Path, folder: Path, engine: str, meanwhile: Callable[[], None] | None = None
+) -> None:
     found = folder / "places.json"
     done = submit(site, "--", sys.executable, str(NODES), engine, str(found))
     number = done.output.split()[1]
-    until(lambda: found.exists() or wait_is_over(number))
-    assert found.exists(), said(folder)
-    assert json.loads(found.read_text()) == PLACES
+    check_places(found, number)
+    if meanwhile is not None:
+        meanwhile()
+        found.unlink()
+        check_places(found, number)
     # Each process of the job knows the site file, on the slot's node and on the others.
     assert len(processes_of(site)) > 5
     cancel(number)
     until(lambda: not processes_of(site))
     assert wait_for_end(number).state is SlurmState.CANCELLED
+
+
+def check_places(found: Path, number: str) -> None:
+    until(lambda: found.exists() or wait_is_over(number))
+    assert found.exists(), said(found.parent)
+    assert json.loads(found.read_text()) == PLACES
 
 
 def wait_is_over(number: str) -> bool:
