@@ -477,7 +477,7 @@ def test_a_paid_result_is_delivered_though_it_cannot_be_stored(
 
 
 def test_a_free_job_runs_without_a_ledger(tmp_path: Path) -> None:
-    broker = Broker(tmp_path / "nowhere", free=True)
+    broker = Broker(tmp_path / "no" / "where", free=True)
     broker.run(request())
 
 

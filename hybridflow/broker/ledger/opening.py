@@ -1,5 +1,6 @@
 """Opens the journal that a broker is to keep: in the folder of the run that it belongs to."""
 
+import contextlib
 import os
 import uuid
 from collections.abc import Collection, Mapping
@@ -43,6 +44,8 @@ def open_journal(
     run = environ.get(environment.RUN)
     if not run:
         return NoJournal()
+    with contextlib.suppress(OSError):  # whoever writes first will say so
+        Path(run).mkdir(mode=0o700, parents=True, exist_ok=True)
     name = f"{resource.name}-{uuid.uuid4().hex[:8]}"
     owner = this_process(name, environment.session(environ), environ)
     return LedgerJournal(
