@@ -10,7 +10,7 @@ import shlex
 from typing import TYPE_CHECKING
 
 from hybridflow.environment import Role
-from hybridflow.errors import HybridflowError, SlurmError
+from hybridflow.errors import HybridflowError, SiteError, SlurmError
 from hybridflow.site import Site
 from hybridflow.slurm import BlockJobs, coscheduled_block
 from hybridflow_parsl.providers import BlockProvider
@@ -75,7 +75,12 @@ class Pair:
     def _ask_other(self, role: Role) -> None:
         # Comes back to submit(), with the other command.
         self._number = self._error = None
-        (other,) = (executor for kind, executor in self.executors.items() if kind is not role)
+        other = self.executors.get(Role.CLASSICAL if role is Role.QUANTUM else Role.QUANTUM)
+        if other is None:
+            raise SiteError(
+                "co-scheduled blocks are one job for two executors, and only one of them is in "
+                "this configuration: add the other one, or use elastic blocks"
+            )
         if not other.bad_state_is_set:
             other.scale_out_facade(1)
         if other.bad_state_is_set and isinstance(other.executor_exception, HybridflowError):
