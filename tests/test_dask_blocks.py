@@ -150,7 +150,7 @@ def test_at_the_end_of_its_block_no_task_is_lost(
     """What does not end in time runs again in the next one; scaling by hand works, too."""
     cluster.scale(classical=0, quantum=0)
     until(lambda: not cluster.jobs)
-    monkeypatch.setenv("ENDS_IN", "12")
+    monkeypatch.setenv("ENDS_IN", "8")
     cluster.adapt(classical=(0, 1), quantum=(0, 1))
     go = folder / "goes on"
     running = [

@@ -17,8 +17,9 @@ from hybridflow import environment
 from hybridflow.errors import DeadlineError, SlurmError
 from hybridflow.site import load_site
 from hybridflow.walltime import job_deadline
-from hybridflow_dask import HybridCluster, departure
+from hybridflow_dask import HybridCluster, HybridPlugin, departure
 from hybridflow_dask.departure import DEADLINE, MARGIN, Departure, handing_back, margin_of
+from hybridflow_dask.haven import Haven
 from hybridflow_dask.node import main, on_this_node
 
 SECONDS = 60
@@ -99,19 +100,45 @@ def test_what_does_not_end_in_time_runs_again(tmp_path: Path) -> None:
     assert tries.read_text() == "xx"
 
 
-@gen_cluster(client=True, nthreads=[("127.0.0.1", 1)], timeout=SECONDS)
-async def test_the_last_worker_leaves_too(
-    client: Client, scheduler: Scheduler, worker: Worker
-) -> None:
-    """What it alone holds is computed again by the next one."""
-    future = client.submit(inc, 1)
-    await future
-    with dask.config.set(ends_in(FAR)):
-        plugin = await departing(worker)
-    plugin.begin()
-    await worker.finished()
-    async with Worker(scheduler.address, nthreads=1):
+def test_what_the_last_worker_holds_goes_to_the_driver(tmp_path: Path) -> None:
+    """Whose own worker gets no task."""
+
+    @gen_cluster(client=True, nthreads=[("127.0.0.1", 1)], timeout=SECONDS)
+    async def body(client: Client, scheduler: Scheduler, worker: Worker) -> None:
+        haven = Haven(tmp_path)
+        for plugin in (HybridPlugin(), haven):
+            scheduler.add_plugin(plugin)
+            await plugin.start(scheduler)
+        future = client.submit(inc, 1)
+        await future
+        with dask.config.set(ends_in(FAR)):
+            departing_worker = await departing(worker)
+        departing_worker.begin()
+        await worker.finished()
         assert await future == 2
+        assert not any(m[2] == "released" for m in scheduler.story(future.key) if len(m) > 2)
+        another = client.submit(inc, future)
+        await until(lambda: another.key in scheduler.tasks)
+        assert scheduler.tasks[another.key].state in ("queued", "no-worker")
+        async with Worker(scheduler.address, nthreads=1):
+            assert await another == 3
+        await haven.end()
+
+    body()
+
+
+def test_without_a_driver_it_is_computed_again() -> None:
+    @gen_cluster(client=True, nthreads=[("127.0.0.1", 1)], timeout=SECONDS)
+    async def body(client: Client, scheduler: Scheduler, worker: Worker) -> None:
+        future = client.submit(inc, 1)
+        await future
+        with dask.config.set(ends_in(1.0)):
+            await departing(worker)
+        await worker.finished()
+        async with Worker(scheduler.address, nthreads=1):
+            assert await future == 2
+
+    body()
 
 
 # --- tasks for which there is too little time left -----------------------------------------------

@@ -131,13 +131,9 @@ class QuantumAdaptive(GroupAdaptive):
         return -(-needed // self.group.tasks)
 
     async def workers_to_close(self, target: int) -> list[str]:
-        """Return the names of idle workers, unless nobody could take over what they hold."""
+        """Return the names of idle workers."""
         mine = sorted(self._mine(), key=lambda worker: len(worker.processing), reverse=True)
-        return [str(worker.name) for worker in mine[target:] if self._can_go(worker)]
-
-    def _can_go(self, worker: WorkerState) -> bool:
-        others = self._scheduler.running - {worker}
-        return not worker.processing and (not worker.has_what or bool(others))
+        return [str(worker.name) for worker in mine[target:] if not worker.processing]
 
     def _could_run(self, task: TaskState) -> bool:
         return self.group.could_run(task.resource_restrictions or {})

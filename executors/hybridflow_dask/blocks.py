@@ -67,6 +67,8 @@ class Lookout:
 
     async def _look(self) -> None:
         while True:
+            if any(block.is_about_to_end for block in self._blocks):
+                self._jobs.look_soon()
             try:
                 states = await asyncio.to_thread(self._jobs.look)
             except SlurmError as error:
@@ -103,6 +105,8 @@ class Block(Member):
     ----------
     info
         What Slurm last said of the job; None as long as it has not been submitted.
+    is_about_to_end
+        Whether there is reason to ask Slurm soon.
     """
 
     def __init__(
@@ -118,6 +122,7 @@ class Block(Member):
     ) -> None:
         super().__init__(name)
         self.info: JobInfo | None = None
+        self.is_about_to_end = False
         self._describe = describe
         self._jobs = jobs
         self._lookout = lookout
@@ -171,8 +176,13 @@ class Block(Member):
         if was in (Status.created, Status.running):
             self._on_end(self)
 
+    def worker_went(self) -> None:
+        """Take down that the scheduler has lost a worker of it, or let it go."""
+        self.is_about_to_end = True
+
     async def close(self) -> None:
         """Cancel the job, and wait until it has ended."""
+        self.is_about_to_end = True
         if self.status == Status.running:
             self.status = Status.closing
         if self._asking is not None:

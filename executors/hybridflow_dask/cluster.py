@@ -17,7 +17,7 @@ import logging
 import operator
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,8 @@ from hybridflow_dask.blocks import Block
 from hybridflow_dask.farewell import Farewell
 from hybridflow_dask.folder import PrivateFolder
 from hybridflow_dask.groups import Group
-from hybridflow_dask.labels import CLASSICAL, COSCHEDULED, QUANTUM
+from hybridflow_dask.haven import Haven
+from hybridflow_dask.labels import CLASSICAL, COSCHEDULED, HAVEN, QUANTUM
 from hybridflow_dask.launch import Launch, on_disk
 from hybridflow_dask.members import Member, member_of
 from hybridflow_dask.scheduler import HybridPlugin
@@ -140,6 +141,7 @@ class HybridCluster(SpecCluster):
         self._security = security
         self._folder: PrivateFolder | None = None
         self._lease: Lease | None = None
+        self._haven: Haven | None = None
         self._leaving: set[str] = set()
         self._closing = asyncio.Lock()
         self._scheduler_error: HybridflowError | None = None
@@ -191,6 +193,7 @@ class HybridCluster(SpecCluster):
             current_allocation(),
         )
         self._supply.begin(launch)
+        self._haven = Haven(self._folder.path, security=self.security, host=self._host)
         self.scheduler_spec = {"cls": Scheduler, "options": self._scheduler_options()}
 
     def _scheduler_options(self) -> dict[str, Any]:
@@ -209,6 +212,7 @@ class HybridCluster(SpecCluster):
             "plugins": [
                 HybridPlugin(slots=slots, outlook=self._outlook),
                 Farewell(self._scheduler_closes),
+                self._haven,
             ],
         }
 
@@ -227,6 +231,8 @@ class HybridCluster(SpecCluster):
                 # Asked to close again, it would not answer for half a minute.
                 self.shutdown_scheduler = False
             try:
+                if self._haven is not None:
+                    await self._haven.end()
                 await super()._close()
                 await self._supply.end()
             finally:
@@ -300,6 +306,8 @@ class HybridCluster(SpecCluster):
         group = self._group_of(name)
         if group is not None:
             group.went(name)
+        if member := self.workers.get(member_of(name)):
+            member.worker_went()
 
     def _group_of(self, name: Any) -> Group | None:
         return self._groups.get(member_of(name).rpartition("-")[0])
@@ -412,15 +420,21 @@ class HybridCluster(SpecCluster):
             if self.scheduler.status == Status.running:
                 # Twice: no more tasks for them; then, what they were running has its results.
                 # Told to close, a worker would be slower to end than by the signal that it gets.
-                workers = [worker.address for worker in self._known(names)]
-                await self.scheduler.retire_workers(workers=workers, remove=False)
+                workers = self._known(names)
+                await self._hand_over(workers)
                 await self._finished_tasks(names)
-                await self.scheduler.retire_workers(workers=workers, remove=False)
+                await self._hand_over(workers)
             for name in names:
                 self.worker_spec.pop(name, None)
             await self._correct_state()
         finally:
             self._leaving -= set(names)
+
+    async def _hand_over(self, workers: Collection[WorkerState]) -> None:
+        assert self._haven is not None
+        await self._haven.open_for(workers)
+        addresses = [worker.address for worker in workers]
+        await self.scheduler.retire_workers(workers=addresses, remove=False)
 
     async def _finished_tasks(self, names: list[str]) -> None:
         asked = distributed_time()
@@ -540,7 +554,8 @@ class HybridCluster(SpecCluster):
         return all(group.up >= group.size for group in self._groups.values())
 
     def _up(self) -> int:
-        return len(self.scheduler_info["workers"])
+        known = self.scheduler_info["workers"].values()
+        return sum(worker["name"] != HAVEN for worker in known)
 
     def _size(self) -> int:
         return sum(group.size for group in self._groups.values())

@@ -30,6 +30,7 @@ from distributed.worker import Worker, logger
 from hybridflow.errors import DeadlineError, SlurmError
 from hybridflow.slot import current_slot
 from hybridflow.walltime import job_deadline
+from hybridflow_dask.labels import LEAVING
 
 __all__ = ["DEADLINE", "MARGIN", "Departure", "handing_back", "margin_of"]
 
@@ -41,6 +42,7 @@ MARGIN = "hybridflow.margin"
 
 _MARGIN_SECONDS = 60.0
 _LOOK_SECONDS = 0.1
+_RETRY_SECONDS = 0.5
 _CLOSE_SECONDS = 2.0
 _WAITING = ("waiting", "ready", "constrained")
 _MUCH = 0.9
@@ -108,13 +110,20 @@ class Departure(WorkerPlugin):
         self._hand_back()
         while worker.state.all_running_tasks and time.time() < last:
             await asyncio.sleep(_LOOK_SECONDS)
-        await worker.scheduler.retire_workers(
-            workers=[worker.address],
+        worker.log_event(LEAVING, {"worker": worker.address})
+        while not await self._handed_over() and time.time() < last:
+            await asyncio.sleep(_RETRY_SECONDS)
+        await worker.close(_CLOSE_SECONDS, executor_wait=False, reason="hybridflow-job-ends")
+
+    async def _handed_over(self) -> bool:
+        # Not, as long as nobody can take over the results: `haven.py` is on its way.
+        gone: dict[str, Any] = await self._worker.scheduler.retire_workers(
+            workers=[self._worker.address],
             close_workers=False,
             remove=True,
             stimulus_id=f"hybridflow-departure-{time.time()}",
         )
-        await worker.close(_CLOSE_SECONDS, executor_wait=False, reason="hybridflow-job-ends")
+        return bool(gone)
 
     def _hand_back(self) -> None:
         # What a worker says of a task that has raised `Reschedule`.

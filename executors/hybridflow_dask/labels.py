@@ -8,6 +8,8 @@ must have that resource. A classical worker declares neither.
 __all__ = [
     "CLASSICAL",
     "COSCHEDULED",
+    "HAVEN",
+    "LEAVING",
     "PROCESSES",
     "QPU",
     "QUANTUM",
@@ -20,6 +22,12 @@ QUANTUM = "quantum"
 CLASSICAL = "classical"
 COSCHEDULED = "coscheduled"
 QPU = "QPU"
+
+HAVEN = "haven"
+"""Name of the worker in the driver that runs no task: see ``haven.py``."""
+
+LEAVING = "hybridflow-leaving"
+"""Topic of the events by which workers say that they leave: see ``departure.py``."""
 
 PROCESSES = "hybridflow"
 """Name of the executor that runs classical tasks in processes."""

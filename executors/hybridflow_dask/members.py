@@ -71,6 +71,10 @@ class Member(ProcessInterface):
             What its workers are for.
         """
 
+    def worker_went(self) -> None:
+        """Take down that the scheduler has lost a worker of it, or let it go."""
+        return
+
     def describe(self) -> str:
         """Return what it is in a few words; empty if there is nothing to say."""
         return ""

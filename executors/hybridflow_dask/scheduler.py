@@ -27,7 +27,7 @@ from hybridflow.errors import HybridflowError, InputError, TaskError
 from hybridflow_dask import circuits, purity, shortage, suspects
 from hybridflow_dask.admission import Admission, examine, is_quantum_worker
 from hybridflow_dask.backlog import Backlog
-from hybridflow_dask.labels import PROCESSES, QPU, is_qpu_label
+from hybridflow_dask.labels import HAVEN, PROCESSES, QPU, is_qpu_label
 from hybridflow_dask.routing import holds_quantum_step, restrictions
 from hybridflow_dask.view import View, amounts, is_quantum
 
@@ -269,10 +269,14 @@ class HybridPlugin(SchedulerPlugin):
     def add_worker(self, scheduler: Scheduler, worker: str) -> None:
         """Keep classical tasks away from a quantum worker, and ask what it is."""
         ws = scheduler.workers[worker]
-        if not is_quantum_worker(ws):
+        if not is_quantum_worker(ws) and ws.name != HAVEN:
             return
         self._admission.join(ws)
         scheduler.check_idle_saturated(ws)
+        if ws.name == HAVEN:
+            self._told[ws] = "it only keeps results"
+            self._admission.judge(ws, self._told[ws])
+            return
         question = asyncio.get_running_loop().create_task(self._admit(ws))
         self._questions.add(question)
         question.add_done_callback(self._questions.discard)
