@@ -8,23 +8,34 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
 
 import block_tasks as tasks
 import psutil
 import pytest
 from parsl import DataFlowKernel, python_app
 from parsl.config import Config
+from parsl.executors.high_throughput.errors import ManagerLost
+from parsl.executors.high_throughput.executor import HTEXFuture
 from parsl.jobs.states import JobState
 
 from hybridflow.environment import Role
-from hybridflow.errors import DeadlineError, InputError, JobFailedError, JobRefusedError
+from hybridflow.errors import (
+    DeadlineError,
+    InputError,
+    JobFailedError,
+    JobRefusedError,
+    WorkerLostError,
+)
 from hybridflow.pools import open_pools
 from hybridflow.site import load_site
-from hybridflow.slurm import JobInfo, SlurmState, all_jobs
+from hybridflow.slurm import BlockJobs, JobInfo, SlurmState, all_jobs
 from hybridflow.slurm.cluster import SlurmCluster
 from hybridflow_parsl import ClassicalExecutor, block_providers, hybrid_config
 from hybridflow_parsl.blocks import block_error, handle_failed_blocks
 from hybridflow_parsl.closing import closing_time, drain_seconds
+from hybridflow_parsl.losses import Losses
 from hybridflow_parsl.providers import BlockStatus
 
 TESTS = Path(__file__).parent
@@ -259,8 +270,27 @@ def test_a_block_that_is_lost_before_its_workers_come(
     assert block_error(RuntimeError(), "qpu", Role.QUANTUM, {"0": block}) is problem
 
 
+@pytest.mark.parametrize(("pool", "named"), [("known", True), ("unknown", False)])
+def test_a_loss_has_its_reason(pool: str, named: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs, problem = BlockJobs("never-made"), JobFailedError("Slurm job 3 was preempted")
+    monkeypatch.setattr(jobs, "problem", {"3": problem}.get)
+    losses = Losses(_Executor(), SimpleNamespace(jobs=jobs))  # type: ignore[arg-type]
+    losses.note([{"manager": "known", "block_id": "0"}])
+    tasks = [HTEXFuture(number) for number in range(3)]
+    ends = [losses.named(task) for task in tasks]
+    tasks[0].set_result(5)
+    tasks[1].set_exception(ValueError("own"))
+    tasks[2].set_exception(ManagerLost(pool.encode(), "q1"))
+    assert ends[0].result() == 5
+    assert isinstance(ends[1].exception(), ValueError)
+    error = ends[2].exception()
+    assert isinstance(error, WorkerLostError if named else ManagerLost)
+    assert ("on q1: Slurm job 3 was preempted" in str(error)) == named
+
+
 class _Executor:
     bad_state_is_set = False
+    blocks_to_job_id: ClassVar = {"0": "3"}
 
     def set_bad_state_and_fail_all(self, error: Exception) -> None:
         self.bad_state_is_set = True

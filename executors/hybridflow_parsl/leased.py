@@ -155,7 +155,8 @@ class LeasedExecutor(HighThroughputExecutor):
 
     def submit_payload(self, context: dict[str, Any], buffer: bytes) -> HTEXFuture:
         """Submit a packed task; our ``worker.run`` will unpack it. Does not block."""
-        return super().submit_payload(worker.context(self.role) | context, buffer)
+        task = super().submit_payload(worker.context(self.role) | context, buffer)
+        return task if self._upkeep is None else self._upkeep.losses.named(task)
 
     def monitor_resources(self) -> bool:
         """Whether Parsl may fork a monitor beside each task."""

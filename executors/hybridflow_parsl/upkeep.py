@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from parsl.jobs.states import JobStatus
 
+from hybridflow_parsl.losses import Losses
 from hybridflow_parsl.providers import BlockProvider, BlockStatus
 
 if TYPE_CHECKING:
@@ -34,11 +35,17 @@ class Upkeep:
         Whose blocks they are.
     provider
         Where they come from.
+
+    Attributes
+    ----------
+    losses
+        Names the losses of the executor's tasks.
     """
 
     def __init__(self, executor: "LeasedExecutor", provider: BlockProvider) -> None:
         self._executor = executor
         self._provider = provider
+        self.losses = Losses(executor, provider)
         self._next = 0.0
         self._last_task = time.monotonic()
         self._connected: set[str] = set()
@@ -55,6 +62,7 @@ class Upkeep:
         self._next = now + _SECONDS_BETWEEN_LOOKS
         blocks = self._executor.status_facade
         managers = self._executor.connected_managers()
+        self.losses.note(managers)
         self._name_problems(blocks)
         active = [name for name, block in blocks.items() if not block.terminal]
         self._notice_losses(active, managers)
@@ -77,15 +85,9 @@ class Upkeep:
     def _give_back(
         self, active: list[str], managers: list[dict[str, Any]], idle_seconds: float
     ) -> None:
-        unused = self._unused_seconds(managers)
-        without_workers = time.monotonic() - self._last_task
-        chosen = [name for name in active if name in self._leaving]
-        chosen += [
-            name
-            for name in active
-            if name not in self._leaving and unused.get(name, without_workers) >= idle_seconds
-        ]
-        chosen = chosen[: max(0, len(active) - self._provider.min_blocks)]
+        spare = max(0, len(active) - self._provider.min_blocks)
+        leaving = [name for name in active if name in self._leaving]
+        chosen = [*leaving, *self._idle(active, managers, idle_seconds)][:spare]
         if not chosen:
             return
         self._executor.hold([name for name in chosen if name not in self._leaving])
@@ -95,11 +97,26 @@ class Upkeep:
         if free := [name for name in chosen if name not in busy]:
             self._executor.give_back(free)
 
-    def _unused_seconds(self, managers: Iterable[Mapping[str, Any]]) -> dict[str, float]:
-        # A block is as idle as the least idle of its nodes.
-        found: dict[str, float] = {}
-        for manager in managers:
-            name = manager["block_id"]
-            seconds = 0.0 if manager["tasks"] else manager["idle_duration"]
-            found[name] = min(seconds, found.get(name, seconds))
-        return found
+    def _idle(
+        self, active: list[str], managers: list[dict[str, Any]], idle_seconds: float
+    ) -> list[str]:
+        here = [manager for manager in managers if manager["block_id"] in active]
+        if self._executor.outstanding() > sum(manager["tasks"] for manager in here):
+            return []  # a task waits, or was lost with a block and will be tried again
+        without_workers = time.monotonic() - self._last_task
+        unused = _unused_seconds(here)
+        return [
+            name
+            for name in active
+            if name not in self._leaving and unused.get(name, without_workers) >= idle_seconds
+        ]
+
+
+def _unused_seconds(managers: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    # A block is as idle as the least idle of its nodes.
+    found: dict[str, float] = {}
+    for manager in managers:
+        name = manager["block_id"]
+        seconds = 0.0 if manager["tasks"] else manager["idle_duration"]
+        found[name] = min(seconds, found.get(name, seconds))
+    return found
