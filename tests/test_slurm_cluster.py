@@ -20,8 +20,9 @@ import pytest
 from family import eventually
 
 import hybridflow
-from hybridflow.errors import ClusterError, InputError, MissingProgramError
+from hybridflow.errors import ClusterError, InputError, JobRefusedError, MissingProgramError
 from hybridflow.site import load_site
+from hybridflow.slurm import Component, Job, submit
 from hybridflow.slurm.cluster import SlurmCluster, background, programs
 
 ROOT = os.geteuid() == 0
@@ -359,8 +360,11 @@ def test_roots_cluster_runs_the_jobs_of_others_as_them(slurm: SlurmCluster, user
 # Accounting
 
 
-def test_accounting_books_slots() -> None:
-    with SlurmCluster(nodes=1, qpus={"aer": 2}, accounting=True) as cluster:
+def test_accounting_books_slots_and_keeps_out_who_has_no_account(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings = {"AccountingStorageEnforce": "associations"}
+    with SlurmCluster(nodes=1, qpus={"aer": 2}, accounting=True, settings=settings) as cluster:
         cluster.run(["srun", "--gres=qpu:aer:2", "true"])
         query = ["sacct", "-XnP", "--allusers", "--format=Account,User,State,AllocTRES"]
 
@@ -371,6 +375,14 @@ def test_accounting_books_slots() -> None:
         account, who, _, tres = cluster.run(query).stdout.strip().split("|")
         assert (account, who) == ("hybridflow", pwd.getpwuid(os.geteuid()).pw_name)
         assert {"gres/qpu=2", "gres/qpu:aer=2"} <= set(tres.split(","))
+
+        monkeypatch.setenv("SLURM_CONF", cluster.environ["SLURM_CONF"])
+        others = Component(account="chemistry", gres=("qpu:aer:1",))
+        with pytest.raises(JobRefusedError, match="Invalid account or account/partition"):
+            submit(Job(name="x", command=("true",), components=(others,)))
+        if ROOT:
+            without = ["runuser", "-u", "daemon", "--", "srun", "--gres=qpu:aer:1", "true"]
+            assert "Invalid account" in cluster.run(without, check=False, cwd="/").stderr
 
 
 # From the command line

@@ -1,5 +1,6 @@
 """What can happen to a job that holds a QPU, on a real cluster with an emulated device."""
 
+import json
 import os
 import subprocess
 import sys
@@ -202,6 +203,7 @@ def test_a_restart_of_slurmctld_and_the_death_of_who_waits_cost_a_run_nothing(pl
         said, _ = attached.communicate(timeout=60)
     assert attached.returncode == 7, said
     assert f"job {job}  failed on q1" in said
+    place.run("scontrol", "reconfigure")  # or `srun` waits until Slurm has heard of the nodes again
 
 
 def test_a_node_that_dies_with_a_slot_is_named_and_the_slot_is_free_again(place: Place) -> None:
@@ -241,6 +243,38 @@ def test_fifty_jobs_have_one_slot_one_after_the_other_in_slurms_order(place: Pla
     eventually(lambda: log.exists() and len(log.read_text().splitlines()) == 100, 110)
     expected = [f"{word} {job}" for job in jobs for word in ("begin", "end")]
     assert log.read_text().splitlines() == expected
+
+
+# --- components ----------------------------------------------------------------------------------
+
+
+def test_three_components_have_their_own_slots_and_ends(place: Place, tmp_path: Path) -> None:
+    """Two slots on either side of a classical node: what each of them says is its component's."""
+    (place.folder / "site.toml").write_text(
+        '[qpu.aer_a]\nbackend = "aer"\n[qpu.device]\nbackend = "aer"'
+    )
+    python, site = sys.executable, tmp_path / "site.toml"
+    show = f"{python} -m hybridflow slot show --json --site {site}"
+    run = f"{python} -m hybridflow slot run --site {site} -- {show}"
+    submitted = submit(
+        Job(
+            name="fault",
+            command=("srun", "--het-group=0,1,2", "--label", "sh", "-c", f"{run} 2>&1"),
+            components=(
+                Component(partition="classical", walltime="5", qpu=("device",)),
+                Component(partition="classical", walltime="7"),
+                Component(partition="qpu", walltime="9", qpu=("aer_a",)),
+            ),
+            output="out",
+        )
+    )
+    assert wait_for_end(submitted).exit_status == 2, "the one without a slot"
+    said = dict(line.split(": ", 1) for line in sorted((tmp_path / "out").read_text().splitlines()))
+    slots = {task: json.loads(line) for task, line in said.items() if line.startswith("{")}
+    assert {task: slot["resource"] for task, slot in slots.items()} == {"0": "device", "2": "aer_a"}
+    apart = slots["2"]["deadline"] - slots["0"]["deadline"]
+    assert apart == 4 * 60
+    assert "has acquired no QPU" in said["1"]
 
 
 # --- how those of the beginning have ended -------------------------------------------------------

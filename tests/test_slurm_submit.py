@@ -173,13 +173,6 @@ def test_without_a_plugin_the_allocation_says_which_slots_a_job_has(
     assert "submit it with --gres=qpu:aer_a:1, which is what a slot is" in refused.stderr
 
 
-def test_tasks_run_where_they_should_and_nothing_is_left_of_a_cancelled_job(
-    unplugged: SlurmCluster, site: Path, tmp_path: Path
-) -> None:
-    """On Parsl, without a plugin, and over a restart of slurmctld in the middle of the run."""
-    check_places_and_cancel(site, tmp_path, "parsl", meanwhile=unplugged.restart_controller)
-
-
 def test_the_site_file_that_we_ship_fits_a_cluster_with_the_plugin(
     on_cluster: SlurmCluster, tmp_path: Path
 ) -> None:
@@ -250,6 +243,14 @@ def test_sqd_in_one_job_gives_the_energy_of_the_laptop(
     assert CliRunner().invoke(main, laptop, catch_exceptions=False).exit_code == 0
     results = [json.loads(Path(name, "result.json").read_text()) for name in ("job", "laptop")]
     assert results[0]["energy_hartree"] == pytest.approx(results[1]["energy_hartree"], abs=1e-10)
+
+
+# The last one on this cluster: `srun` now waits until slurmctld has heard of the nodes again.
+def test_tasks_run_where_they_should_and_nothing_is_left_of_a_cancelled_job(
+    unplugged: SlurmCluster, site: Path, tmp_path: Path
+) -> None:
+    """On Parsl, without a plugin, and over a restart of slurmctld in the middle of the run."""
+    check_places_and_cancel(site, tmp_path, "parsl", meanwhile=unplugged.restart_controller)
 
 
 # --- what a process sees of its job --------------------------------------------------------------
