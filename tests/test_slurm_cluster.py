@@ -18,8 +18,8 @@ import msgspec
 import psutil
 import pytest
 from family import eventually
+from users import python_of
 
-import hybridflow
 from hybridflow.errors import ClusterError, InputError, JobRefusedError, MissingProgramError
 from hybridflow.site import load_site
 from hybridflow.slurm import Component, Job, submit
@@ -317,21 +317,6 @@ def user() -> Iterator[str]:
     subprocess.run(["useradd", "--no-create-home", "--home-dir=/", name], check=True)
     yield name
     subprocess.run(["userdel", name], check=True)
-
-
-def python_of(user: str) -> list[str]:
-    """Return a Python with hybridflow that another user may run: ours may lie in root's home."""
-    packages = [str(Path(hybridflow.__file__).parents[1]), str(Path(psutil.__file__).parents[1])]
-    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    for program in (sys.executable, shutil.which(version, path="/usr/bin:/bin")):
-        if program is not None:
-            path = f"PYTHONPATH={os.pathsep.join(packages)}"
-            clean = [shutil.which("runuser") or "runuser", "-u", user, "--", "env", "-i", path]
-            command = [*clean, "PATH=/usr/bin:/bin", program, "-B"]
-            test = [*command, "-c", "import hybridflow.slurm.cluster"]
-            if subprocess.run(test, check=False, cwd="/", capture_output=True).returncode == 0:
-                return command
-    pytest.skip(f"no {version} that an ordinary user may run can import hybridflow here")
 
 
 def test_an_ordinary_user_has_a_cluster_with_accounting(user: str) -> None:

@@ -8,12 +8,13 @@ import subprocess
 import time
 import venv
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from users import python_of
 
 from hybridflow.errors import InputError, MissingProgramError
 from hybridflow.slurm.cluster import SlurmCluster
@@ -111,7 +112,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     definitions.touch(mode=0o600)
     resources = [
         {"name": "aer_a", "type": "aer", "environment": {"QRMI_AER_KEY": KEY}},
-        {"name": "aer_b", "type": "aer"},
+        {"name": "aer_b", "type": "aer", "environment": {"QRMI_AER_KEY": KEY}},
         *({"name": n, "type": "iqm-server", "environment": vendor} for n in QPUS if "_" not in n),
         {"name": "cloud", "type": "emulator", "allocation": "license"},
     ]
@@ -440,6 +441,65 @@ def test_a_credential_is_its_users_alone_and_in_no_environment(site: Site) -> No
     assert json.loads(text) == {"aer_a": {"QRMI_AER_KEY": KEY}}
     eventually(lambda: not file.parent.exists())
     assert not [path for path in (site.cluster.folder / "log").iterdir() if _holds(path)]
+
+
+def run_of(site: Site, user: str) -> Path:
+    # Where all users can go: pytest's own folders are their maker's alone.
+    return site.cluster.folder / "runs" / user
+
+
+@contextmanager
+def held_slot(site: Site, user: str, qpu: str) -> Iterator["subprocess.Popen[str]"]:
+    """Run a job of a user that is inside a slot, with a run folder, until its input ends."""
+    *as_user, program, option = python_of(user)
+    run = run_of(site, user)
+    run.mkdir(parents=True)
+    os.chown(run, pwd.getpwnam(user).pw_uid, -1)
+    file = run.with_suffix(".toml")
+    file.write_text(f'[qpu.{qpu}]\nbackend = "fake"')
+    variables = {**site.cluster.environ, "HYBRIDFLOW_RUN": str(run), "TMPDIR": "/tmp"}
+    words = [f"{name}={value}" for name, value in variables.items()]
+    door = ["-m", "hybridflow", "slot", "run", "--site", str(file), "--"]
+    show = "echo $SLURM_JOB_ID; echo $HYBRIDFLOW_BROKER; read line"
+    with subprocess.Popen(
+        [*as_user, *words, "srun", f"--qpu={qpu}", program, option, *door, "sh", "-c", show],
+        cwd="/",
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as job:
+        yield job
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be two users")
+def test_two_users_at_once_have_no_way_to_one_another(site: Site) -> None:
+    """Not to the slot, its socket, credentials or run; and no process shows a key."""
+    users = {"daemon": "aer_a", "nobody": "aer_b"}
+    with ExitStack() as stack:
+        jobs = {
+            user: stack.enter_context(held_slot(site, user, qpu)) for user, qpu in users.items()
+        }
+        for user, job in jobs.items():
+            assert job.stdout is not None
+            number, broker = (job.stdout.readline().strip() for _ in range(2))
+            (other,) = users.keys() - {user}
+            credentials = site.cluster.folder / "slots" / "q1" / "credentials" / number
+            events = run_of(site, user)
+            for words in (
+                ["ls", broker],
+                ["ls", str(credentials)],
+                ["sh", "-c", f"cat {events}/*.jsonl {events}/ledger/*"],
+                ["srun", f"--jobid={number}", "true"],
+            ):
+                tried = site.run("runuser", "-u", other, "--", *words)
+                assert tried.returncode != 0, (words, tried.stdout)
+                assert "enied" in tried.stderr, (words, tried.stderr)
+        assert not [path for path in Path("/proc").glob("[0-9]*/environ") if _holds(path)]
+        assert not [path for path in Path("/proc").glob("[0-9]*/cmdline") if _holds(path)]
+        for job in jobs.values():
+            job.communicate("\n", timeout=40)
+            assert job.returncode == 0
+    eventually(lambda: not site.kept())
 
 
 def _holds(path: Path) -> bool:
