@@ -32,6 +32,7 @@ __all__ = [
     "SITE",
     "SLOTS",
     "SLURM_JOB",
+    "SLURM_RESTARTS",
     "THREAD_LIMITS",
     "TIMEOUT_SECONDS",
     "TOKEN",
@@ -119,6 +120,9 @@ LOCAL_TYPES = ("aer", "emulator", "fake")
 
 SLURM_JOB = "SLURM_JOB_ID"
 """The Slurm job that this process belongs to."""
+
+SLURM_RESTARTS = "SLURM_RESTART_COUNT"
+"""How often that job was requeued before."""
 
 JOB_END = "SLURM_JOB_END_TIME"
 """When that job ends at the latest (Unix time); not before Slurm 23.02."""

@@ -622,3 +622,18 @@ def test_files_of_brokers_that_have_ended_are_compacted(
         state.apply(opened, step)
     assert list(state.jobs) == list(found.jobs)
     assert len(state.requests) == 1 + 20 + 1 + 1
+
+
+def test_two_brokers_that_claim_at_the_same_time_never_get_the_same(tmp_path: Path) -> None:
+    first = Broker(tmp_path, "old", "one")
+    replies = first.run(request(), request())
+    first.journal.close()
+    one, other = Broker(tmp_path, "a", "two"), Broker(tmp_path, "b", "two")
+    for broker in (one, other):  # each has a file, and knows of the other
+        broker.run(request("own"))
+    assert other.ask(request("look")) is None
+    assert one.ask(request(attempt="new")) == replies[0]
+    late = Entry(request(attempt="newer"), None, NOBODY)
+    late.arrived = 0.0  # as if it had come before that was written
+    assert other.journal.admit(late) == replies[1]
+    assert one.ask(request(attempt="newest")) is None

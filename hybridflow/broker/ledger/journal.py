@@ -28,7 +28,7 @@ from hybridflow.broker.ledger.owner import JobEnded, Owner, has_ended, nobody_kn
 from hybridflow.broker.ledger.pool import Place, attempt_of
 from hybridflow.broker.ledger.reader import Reader
 from hybridflow.broker.ledger.results import read_replies, write_replies
-from hybridflow.broker.ledger.state import Job, JobPhase, State
+from hybridflow.broker.ledger.state import Job, JobPhase, RequestRecord, State
 from hybridflow.broker.work import VendorJob
 from hybridflow.errors import (
     BackendLostError,
@@ -95,6 +95,7 @@ class LedgerJournal:
         self._read_at = 0.0
         compact(self._folder, self._has_ended)
         self._refresh()
+        self._finish_reading()
         self._free_the_dead()
 
     # -- requests ------------------------------------------------------------------------------
@@ -162,10 +163,23 @@ class LedgerJournal:
             found = Attached(tag=job.tag)
         else:
             return None
-        if self._state.requests[request.id].place is not place:
-            self._note(s.Claimed(request=request.id, tag=job.tag, place=place.index))
-            self._commit(durable=False)
-        return found
+        record = self._state.requests[request.id]
+        return found if record.place is place or self._claim(record, place) else None
+
+    def _claim(self, record: RequestRecord, place: Place) -> bool:
+        # Where another broker of the run is at work, it may just be claiming the same. Both write
+        # before they look, so that at least one of them sees it; whoever does goes without.
+        request = record.admitted
+        rivals = request.key is None and any(not source.closed for source in self._reader.sources)
+        self._note(s.Claimed(request=request.request, tag=place.job.tag, place=place.index))
+        self._commit(durable=rivals)
+        if not rivals:
+            return True
+        self._refresh()
+        if place.client is request.client:
+            return True
+        record.place = None
+        return False
 
     def _reply(self, place: Place) -> Reply | None:
         tag = place.job.tag
@@ -264,7 +278,8 @@ class LedgerJournal:
             write_replies(self._folder, job.tag, replies, durable=not self._free)
         except OSError as error:
             # Here they are known; after the broker's end they can only be asked of the vendor.
-            self._unstored[job.tag] = list(replies)
+            if not self._free:
+                self._unstored[job.tag] = list(replies)
             _log.error(
                 "the results of vendor job %s cannot be stored and are delivered only: %s",
                 job.id,
@@ -366,6 +381,17 @@ class LedgerJournal:
             if not error.transient:
                 raise
             self._complain(error)
+
+    def _finish_reading(self) -> None:
+        # What comes no more need not be looked for: of those that had ended when it was read last.
+        ended = [
+            source
+            for source in self._reader.sources
+            if source.opened is not None and self._has_ended(source.opened.owner)
+        ]
+        self._refresh()
+        for source in ended:
+            source.closed = True
 
     def _free_the_dead(self) -> None:
         # This broker takes the place of one whose clients may have died meanwhile.

@@ -64,7 +64,7 @@ def this_process(name: str, session: str, environ: Mapping[str, str] = os.enviro
         pid=os.getpid(),
         born=process_born(os.getpid()) or 0,
         slurm_job=environ.get(environment.SLURM_JOB, ""),
-        slurm_restarts=int(environ.get("SLURM_RESTART_COUNT") or 0),
+        slurm_restarts=int(environ.get(environment.SLURM_RESTARTS) or 0),
     )
 
 
