@@ -212,13 +212,14 @@ def test_a_free_lane_takes_what_comes_while_another_job_runs(open_desk: Any) -> 
         (request(*"abcdef"), TooLargeError, "6 PUBs"),
         (request("a", colour="red"), RequestError, "'colour'"),
         (request("a", primitive=Primitive.ESTIMATOR), RequestError, "no estimator"),
-        (request("a", size=2000), TooLargeError, "2,001 bytes"),
+        (request("a", size=1550), TooLargeError, "1,551 bytes, the queue"),
+        (request("a", size=2000), TooLargeError, "2,001 bytes, a vendor job"),
     ],
 )
 def test_admission_refuses_without_asking_the_backend(
     open_desk: Any, wrong: Request, kind: type[Exception], text: str
 ) -> None:
-    device = Device(max_pubs=5, max_shots=1000, primitives=(Primitive.SAMPLER,))
+    device = Device(max_pubs=5, max_shots=1000, max_bytes=1600, primitives=(Primitive.SAMPLER,))
     desk = open_desk(device, limits=Limits(queue_bytes=1500))
     with pytest.raises(kind, match=text) as caught:
         desk.submit(wrong)

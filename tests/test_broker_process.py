@@ -904,6 +904,7 @@ def test_a_request_outside_can_be_cancelled_and_its_clients_end_lets_others_in(
     answer = one.hear()
     assert isinstance(answer, Failed)
     assert isinstance(answer.error.error(), RequestCancelledError)
+    assert one.hear() == Again(mine[3].id)  # it is small enough, and nobody stands before it now
     one.say(Bye())
     assert other.hear() == Again(theirs.id)
     other.close()

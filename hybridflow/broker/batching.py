@@ -9,6 +9,7 @@ from collections.abc import Hashable
 
 import msgspec
 
+from hybridflow.broker.entry import request_bytes
 from hybridflow.errors import RequestError, TooLargeError
 from hybridflow.records import (
     Capabilities,
@@ -31,7 +32,7 @@ def check(request: Request, resource: Resource, capabilities: Capabilities) -> N
     RequestError
         If the primitive, an option or a PUB is not one that the resource understands.
     TooLargeError
-        If it has too many PUBs or shots.
+        If it has too many PUBs, bytes or shots.
     """
     name = resource.name
     if request.primitive not in capabilities.primitives:
@@ -53,6 +54,13 @@ def check(request: Request, resource: Resource, capabilities: Capabilities) -> N
         raise TooLargeError(
             f"the request has {len(request.pubs)} PUBs, a vendor job of {name!r} holds "
             f"{capabilities.max_pubs}: split it into several requests",
+            resource=name,
+        )
+    size = request_bytes(request)
+    if capabilities.max_bytes is not None and size > capabilities.max_bytes:
+        raise TooLargeError(
+            f"the request has {size:,} bytes, a vendor job of {name!r} holds "
+            f"{capabilities.max_bytes:,}: split it into several requests",
             resource=name,
         )
     check_pub = _check_sampler if request.primitive is Primitive.SAMPLER else _check_estimator

@@ -314,6 +314,7 @@ class Server:
         elif self._outside.leave((identity, request_id)):
             error = RequestCancelledError(f"request {request_id} was cancelled")
             self._send(identity, protocol.encode(Failed(request_id, ErrorRecord.of(error))))
+            self._call_in()
 
     # -- to clients -------------------------------------------------------------------------------
 
@@ -387,6 +388,7 @@ class Server:
                 drop(known)
             else:
                 self._kept_now -= self._kept.pop((identity, request_id), 0)
+        self._call_in()
 
     def _look_after_processes(self) -> None:
         for descriptor, _ in self._processes.poll(0):
