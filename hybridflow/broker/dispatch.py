@@ -9,25 +9,26 @@
 
 A backend's handle may not be shared, so everything that touches it happens here. Who goes next is
 decided in ``fair.py``, how much may go in ``allowance.py``, whether a lane is free in ``lanes.py``,
-what becomes of a failure in ``recovery.py``; who is told of it in ``outcomes.py``.
+what the vendor says in ``inquiry.py``, what becomes of a failure in ``recovery.py``; who is told of
+it in ``outcomes.py``.
 """
 
 import logging
 import math
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future
-from typing import NamedTuple
 
 from hybridflow.backends.base import Backend
 from hybridflow.broker.allowance import Allowance
 from hybridflow.broker.fair import FairOrder, Room
 from hybridflow.broker.gather import Gather
+from hybridflow.broker.inquiry import Failure, Inquiry
 from hybridflow.broker.intake import Intake
 from hybridflow.broker.journal import Journal, LeftBehind
-from hybridflow.broker.lanes import Lanes, is_free
-from hybridflow.broker.merging import merge, split
+from hybridflow.broker.lanes import Lanes
+from hybridflow.broker.merging import merge
 from hybridflow.broker.outcomes import Outcomes
 from hybridflow.broker.queue import Queue
 from hybridflow.broker.recovery import Recovery
@@ -37,17 +38,12 @@ from hybridflow.errors import (
     BackendLostError,
     BrokerLostError,
     HybridflowError,
-    InternalError,
-    ResourceError,
     VendorJobError,
 )
 from hybridflow.events import BrokerStarted, BrokerStopped, EventLog
 from hybridflow.records import (
     Capabilities,
     Description,
-    JobState,
-    JobStatus,
-    PackedResult,
     Resource,
 )
 
@@ -100,7 +96,6 @@ class Dispatcher:
         self._resource = resource
         self._backend = backend
         self._capabilities: Capabilities = backend.capabilities
-        self._is_free = is_free(self._capabilities)
         self._queue = queue
         self._limits = limits
         self._journal = journal
@@ -128,6 +123,7 @@ class Dispatcher:
             vendor=self._vendor,
             log=self._events,
         )
+        self._inquiry = Inquiry(resource, capabilities, self._vendor)
         self._intake = Intake(self._queue, self._journal, self._order, self._gather, self._outcomes)
         self._recovery = Recovery(
             resource,
@@ -330,76 +326,13 @@ class Dispatcher:
         # Whether it has ended.
         if job.unwanted and not job.stopped and not self._leaves:
             self._vendor.stop(job)
-        outcome = None if job.silence.rest else self._outcome(job, wait)
+        outcome = None if job.silence.rest else self._inquiry.outcome(job, wait)
         if outcome is None:
             return False
         self._lanes.running.remove(job)
-        if isinstance(outcome, _Failure):
+        if isinstance(outcome, Failure):
             self._recovery.failed(job, outcome.error, may_repeat=outcome.may_repeat)
         else:
             self._outcomes.done(job, outcome)
             self._intake.ended(job.tag)
         return True
-
-    def _outcome(self, job: VendorJob, wait: float) -> "_Parts | _Failure | None":
-        assert job.id is not None
-        try:
-            status = self._backend.status(job.id, wait=wait)
-            if status.state is JobState.DONE:
-                return self._parts(job, self._backend.result(job.id))
-            job.silence.succeeded()
-            if not status.state.final:
-                return None
-            # Where somebody has cancelled it, nothing is to be found by trying the halves.
-            return _Failure(self._reason(job, status), status.state is JobState.FAILED)
-        except BackendLostError:
-            raise
-        except Exception as error:
-            # A vendor that does not answer for a moment has not failed the job. What a device has
-            # run is paid for, and is not run once more because its results cannot be read.
-            waits = _is_silence(error) and not self._vendor.despairs_of(job)
-            return None if waits else _Failure(ours(error), self._is_free)
-
-    def _parts(self, job: VendorJob, results: Sequence[PackedResult]) -> "_Parts":
-        try:
-            return split(job.cuts, results)
-        except InternalError as error:
-            raise InternalError(
-                f"the backend of {self._resource.name!r} gave {error} of vendor job {job.id}",
-                resource=self._resource.name,
-                vendor_job_id=job.id,
-            ) from error
-
-    def _reason(self, job: VendorJob, status: JobStatus) -> HybridflowError:
-        assert job.id is not None
-        if status.state is JobState.FAILED:
-            try:
-                self._backend.result(job.id)
-            except BackendLostError:
-                raise
-            except HybridflowError as error:
-                # As it was typed where it arose; unless the question itself has failed.
-                if error.transient == status.transient:
-                    return error
-        what = "was cancelled" if status.state is JobState.CANCELLED else "failed"
-        return VendorJobError(
-            f"vendor job {job.id} on {self._resource.name!r} {what}: "
-            f"{status.message or 'the vendor gives no reason'}",
-            transient=status.transient,
-            resource=self._resource.name,
-            vendor_job_id=job.id,
-        )
-
-
-_Parts = list[tuple[PackedResult, ...]]
-
-
-class _Failure(NamedTuple):
-    error: HybridflowError
-    may_repeat: bool
-
-
-def _is_silence(error: Exception) -> bool:
-    if isinstance(error, VendorJobError):
-        return False
-    return isinstance(error, ResourceError) and error.transient
