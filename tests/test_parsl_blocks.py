@@ -1,7 +1,6 @@
 """Parsl from a login node: its blocks are jobs of a real Slurm, elastic or co-scheduled."""
 
 import contextlib
-import json
 import os
 import subprocess
 import sys
@@ -51,7 +50,6 @@ workers = 1
 
 [slurm]
 walltime = "5"
-setup = ["export QRMI_JOB_QPU_RESOURCES=aer_a QRMI_JOB_QPU_TYPES=fake"]
 
 [slurm.quantum]
 partition = "qpu"
@@ -113,6 +111,7 @@ def holders() -> set[str]:
 @pytest.mark.timeout(300)
 def test_the_slot_is_free_for_others_while_a_workflow_computes(site: Path, tmp_path: Path) -> None:
     """Two workflows alternate on one slot, one of which has a classical task at work all along."""
+    change(site, ("nodes = 1", "nodes = 2"))
     end = tmp_path / "end"
     holding = []
     with (
@@ -163,25 +162,39 @@ def test_a_block_that_takes_no_more_tasks_ends_those_it_has(site: Path, tmp_path
 # --- co-scheduled --------------------------------------------------------------------------------
 
 
+DRIVER = """
+from pathlib import Path
+import block_tasks as tasks
+from hybridflow.pools import open_pools
+
+one, two, go, draft = map(Path, ("one", "two", "go", "draft"))
+with open_pools(engine="parsl") as pools:
+    meeting = [pools.classical.submit(tasks.meet, *pair) for pair in ((one, two), (two, one))]
+    go.touch()
+    nodes = [pools.quantum.submit(tasks.measure, Path("began"), go).result()]
+    nodes += sorted(place.result() for place in meeting)
+    draft.write_text(" ".join(nodes))
+    draft.rename("nodes")
+    pools.quantum.submit(tasks.measure, Path("held"), Path("never")).result()
+"""
+
+
 @pytest.mark.timeout(300)
 def test_one_job_for_both_and_a_killed_driver_leaves_nothing(site: Path, tmp_path: Path) -> None:
     change(site, ('"elastic"\nidle = 0.5', '"coscheduled"'), ("nodes = 1", "nodes = 2"))
-    places, said = tmp_path / "places.json", tmp_path / "said"
+    nodes, said = tmp_path / "nodes", tmp_path / "said"
     with (
         said.open("w") as log,
         subprocess.Popen(
-            [sys.executable, str(TESTS / "slurm_nodes.py"), "parsl", str(places)],
+            [sys.executable, "-c", DRIVER],
             env=os.environ | {"HYBRIDFLOW_SITE": str(site)},
             stderr=log,
         ) as driver,
     ):
         try:
-            until(lambda: places.exists() or driver.poll() is not None)
-            assert places.exists(), said.read_text()
-            assert json.loads(places.read_text()) == {
-                "quantum": {"node": "q1", "shots": 5},
-                "classical": ["c1", "c2"],
-            }
+            until(lambda: nodes.exists() or driver.poll() is not None)
+            assert nodes.exists(), said.read_text()
+            assert nodes.read_text() == "q1 c1 c2"
             (job,) = {job.group for job in unfinished()}
             assert holders() == {job}
             assert f"Slurm job {job} holds its slot of 'aer_a' to the end" in said.read_text()
