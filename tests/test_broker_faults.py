@@ -91,6 +91,19 @@ def test_many_requests_outlast_a_vendor_that_is_offline(open_desk: Any) -> None:
     assert sum(len(batch.pubs) for batch in device.batches) == 1000
 
 
+def test_what_is_no_circuits_fault_is_not_searched_for_a_culprit(open_desk: Any) -> None:
+    device = Moody()
+    desk = open_desk(device)
+    desk.hold()
+    waiting = [desk.submit(request(f"c{i}")) for i in range(8)]
+    device.refusals = [ResourceError("401 no such key")]
+    device.gate.set()
+    for one in waiting:
+        with pytest.raises(ResourceError, match="401 no such key"):
+            one.result(10)
+    assert device.asked == 2
+
+
 def test_patience_ends_with_the_vendors_reason(open_desk: Any) -> None:
     device = Moody()
     device.refusals = [NOT_NOW] * 10**4

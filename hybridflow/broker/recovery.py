@@ -20,7 +20,13 @@ from hybridflow.broker.lanes import Lanes, is_free
 from hybridflow.broker.outcomes import Outcomes
 from hybridflow.broker.vendor import Vendor
 from hybridflow.broker.work import Limits, VendorJob, Work
-from hybridflow.errors import BackendLostError, HybridflowError, ResourceError, UncertainError
+from hybridflow.errors import (
+    BackendLostError,
+    HybridflowError,
+    ResourceError,
+    UncertainError,
+    VendorJobError,
+)
 from hybridflow.records import Capabilities, Resource, Usage
 
 __all__ = ["Recovery"]
@@ -87,7 +93,7 @@ class Recovery:
     ) -> None:
         if may_repeat and error.transient and not was_billed and self._waits(work):
             self._lanes.again.append(work)
-        elif may_repeat and not error.transient and len(work.entries) > 1:
+        elif may_repeat and _may_be_a_circuits_fault(error) and len(work.entries) > 1:
             # One bad PUB must fail its own request alone.
             self._lanes.again.extend(work.halves())
         else:
@@ -167,6 +173,12 @@ class Recovery:
             self._lanes.again.append(job.work)
         else:
             self._outcomes.fail(job.work.entries, _uncertain(error, advice))
+
+
+def _may_be_a_circuits_fault(error: HybridflowError) -> bool:
+    # Or else (a wrong key, a device that is retired) the halves would fail as well.
+    is_the_way = isinstance(error, ResourceError) and not isinstance(error, VendorJobError)
+    return not error.transient and not is_the_way
 
 
 def _uncertain(error: BackendLostError, advice: str) -> UncertainError:
