@@ -409,8 +409,15 @@ def test_a_cluster_of_the_command_line_outlives_its_command(place: str) -> None:
     assert hybridflow_command("status", "--folder", place).returncode == 2
 
 
-def test_a_cluster_whose_holder_is_killed_ends(place: str) -> None:
-    assert hybridflow_command("up", "--nodes=1", "--folder", place).returncode == 0
+def test_a_cluster_without_the_plugin_says_what_a_slot_is_and_ends_with_its_holder(
+    place: str,
+) -> None:
+    up = hybridflow_command("up", "--nodes=1", "--qpu=aer:1", "--no-plugin", "--folder", place)
+    assert up.returncode == 0, up.stderr
+    script = f'eval "$({sys.executable} -m hybridflow cluster env --folder {shlex.quote(place)})"'
+    run = f"{script}; srun --gres=qpu:aer:1 {sys.executable} -m hybridflow slot show"
+    done = subprocess.run(["bash", "-c", run], capture_output=True, text=True, check=False)
+    assert "granted   by the Slurm job: 1 slot\n" in done.stdout, done.stderr
     held = json.loads((Path(place) / "cluster.json").read_text())
     os.kill(held["pid"], signal.SIGKILL)
     assert_gone(place)

@@ -236,7 +236,8 @@ def _write_site(cluster: SlurmCluster, options: Options) -> str | None:
     if options.definitions is not None or not (options.qpus or options.licenses):
         return None
     file = cluster.folder / "etc" / "site.toml"
-    file.write_text(site_file(cluster.shape), encoding="utf-8")
+    text = site_file(cluster.shape, plugin=options.plugin)
+    file.write_text(text, encoding="utf-8")
     file.chmod(0o644)
     return str(file)
 

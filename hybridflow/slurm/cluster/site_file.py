@@ -7,9 +7,12 @@ from hybridflow.slurm.cluster.shape import Shape
 __all__ = ["site_file"]
 
 
-def site_file(shape: Shape) -> str:
-    """Return the text of a site file; the cluster must have a QPU."""
-    return "\n".join([*_lines(shape), ""])
+def site_file(shape: Shape, *, plugin: bool) -> str:
+    """Return the text of a site file; the cluster must have a QPU.
+
+    Without the plugin it says which GRES or licence a slot is.
+    """
+    return "\n".join([*_lines(shape), *([] if plugin else _slots(shape)), ""])
 
 
 def _lines(shape: Shape) -> Iterator[str]:
@@ -22,3 +25,10 @@ def _lines(shape: Shape) -> Iterator[str]:
     yield '\n[slurm.quantum]\npartition = "qpu"'
     if shape.classical_nodes:
         yield f'\n[slurm.classical]\npartition = "classical"\nnodes = {len(shape.classical_nodes)}'
+
+
+def _slots(shape: Shape) -> Iterator[str]:
+    for name in shape.qpus:
+        yield f'\n[slurm.slots.{name}]\nqpu = false\ngres = "qpu:{name}:1"'
+    for name in shape.licenses:
+        yield f'\n[slurm.slots.{name}]\nqpu = false\nlicenses = "{name}:1"'
