@@ -71,6 +71,20 @@ def test_who_has_left_again_is_not_expected_twice(clock: Clock) -> None:
     assert window.rest([ONE]) == 0
 
 
+def test_who_computes_between_calls_is_not_waited_for_twice(clock: Clock) -> None:
+    window = after_a_batch(0.1, 1, ONE, TWO)
+    assert window.rest([ONE]) == pytest.approx(0.02)
+    clock.now += 0.02
+    assert window.rest([ONE]) == 0
+    window.left([ONE])
+    window.served(TWO)
+    assert window.rest([ONE]) == 0
+    window.came(TWO, clock.now + 0.001)  # but again, when it has come at once
+    window.left([TWO])
+    window.served(TWO)
+    assert window.rest([ONE]) == pytest.approx(0.02)
+
+
 @given(
     st.floats(0, 100),
     st.floats(0, 100),

@@ -5,7 +5,8 @@ and every other vendor job is paid for a single request. Two kinds of callers ar
 
 * who was just served, and is expected to come back: until all such callers wait, but for no longer
   than is worth it, which is 2 % of the fixed cost of a vendor job; where that is next to nothing,
-  as long as the last one took, up to 20 ms;
+  as long as the last one took, up to 20 ms. On a device, who did not come in time is not expected
+  the next time: it computes between its calls, while the device would wait;
 * who comes out of the blue, since others may come along: until nobody has come for 20 ms, and not
   longer than 2 % of the fixed cost either; not at all where those are less than 10 ms, or where
   everybody waits who was ever seen.
@@ -38,6 +39,8 @@ class Gather:
         self._least = _SHARE_OF_FIXED_COST * fixed_seconds
         self._window = self._least
         self._quiet = min(_SHORT_SECONDS, self._least) if self._least >= _LEAST_SECONDS else 0.0
+        self._learns = fixed_seconds > 0
+        self._slow: set[_Caller] = set()
         self._served: defaultdict[_Caller, deque[float]] = defaultdict(deque)
         self._known: set[_Caller] = set()
         self._first = math.inf
@@ -51,9 +54,12 @@ class Gather:
         """Note that a caller was given a result."""
         self._served[_caller(client)].append(time.monotonic())
 
-    def came(self, client: ClientInfo) -> None:
-        """Note that a request came in."""
-        if _caller(client) not in self._served:
+    def came(self, client: ClientInfo, arrived: float) -> None:
+        """Note that a request has come in, and when."""
+        caller = _caller(client)
+        if (times := self._served.get(caller)) and arrived < times[0] + self._window:
+            self._slow.discard(caller)
+        if caller not in self._served:
             self._latest = time.monotonic()
             self._first = min(self._first, self._latest)
 
@@ -78,11 +84,14 @@ class Gather:
     def _until_back(self, here: "Counter[_Caller]", now: float) -> float:
         until = now
         for caller, times in list(self._served.items()):
+            is_missing = len(times) > here[caller]
             while times and times[0] + self._window <= now:
                 times.popleft()
+                if is_missing and self._learns:
+                    self._slow.add(caller)
             if not times:
                 del self._served[caller]
-            elif len(times) > here[caller]:
+            elif is_missing and caller not in self._slow:
                 until = max(until, times[-1] + self._window)
         return until
 

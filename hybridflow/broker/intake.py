@@ -66,7 +66,7 @@ class Intake:
                 continue
             if claimed is None:
                 self._order.add(entry)
-                self._gather.came(entry.request.client)
+                self._gather.came(entry.request.client, entry.arrived)
             elif isinstance(claimed, Reply):
                 self._outcomes.reply(entry, claimed)
             else:
