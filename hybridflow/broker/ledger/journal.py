@@ -92,6 +92,7 @@ class LedgerJournal:
         self._under_way: set[str] = set()
         self._awaited: set[str] = set()
         self._unstored: dict[str, Sequence[Reply]] = {}
+        self._complaint = ""
         self._read_at = 0.0
         compact(self._folder, self._has_ended)
         self._refresh()
@@ -366,11 +367,8 @@ class LedgerJournal:
 
     def booked(self) -> float:
         """Return the QPU seconds that this run's other brokers have booked on this resource."""
-        return sum(
-            job.usage.qpu_seconds
-            for job in self._state.jobs.values()
-            if job.opened.resource == self._resource.name and job.booked_by != self._owner.name
-        )
+        by_broker = self._state.booked.get(self._resource.name, {})
+        return sum(seconds for name, seconds in by_broker.items() if name != self._owner.name)
 
     def _refresh(self) -> None:
         self._read_at = time.monotonic()
@@ -423,4 +421,7 @@ class LedgerJournal:
             self._complain(error)
 
     def _complain(self, error: LedgerError) -> None:
-        _log.error("%s", error)
+        # Once, and not for each of a simulator's jobs.
+        if str(error) != self._complaint:
+            _log.error("%s", error)
+        self._complaint = str(error)

@@ -76,15 +76,15 @@ class Job:
         Whose job it is: the beginning of the file of who has intended it, or taken it over.
     phase
         How far it has come.
-    usage, booked_by
-        What it has cost, and the broker that has said so.
+    usage
+        What it has cost.
     error
         Why it has no results.
     places
         Its requests' parts.
     """
 
-    __slots__ = ("booked_by", "error", "id", "intended", "opened", "phase", "places", "usage")
+    __slots__ = ("error", "id", "intended", "opened", "phase", "places", "usage")
 
     def __init__(self, intended: s.Intended, opened: s.Opened) -> None:
         self.intended = intended
@@ -92,7 +92,6 @@ class Job:
         self.phase = JobPhase.INTENDED
         self.id: str | None = None
         self.usage = Usage()
-        self.booked_by = ""
         self.error: ErrorRecord | None = None
         self.places: list[Place] = []
 
@@ -125,6 +124,8 @@ class State:
         Places of equal requests, by digest.
     closed
         Names of the brokers that have said that they end.
+    booked
+        QPU seconds, by resource and the broker that has booked them.
     """
 
     def __init__(self, session: str) -> None:
@@ -132,6 +133,7 @@ class State:
         self.requests: dict[str, RequestRecord] = {}
         self.pools: dict[bytes, Pool] = {}
         self.closed: set[str] = set()
+        self.booked: dict[str, dict[str, float]] = {}
         self._session = session
 
     def apply(self, opened: s.Opened, step: s.Step) -> None:
@@ -215,16 +217,22 @@ class State:
                 job.phase, job.id, job.opened = JobPhase.STARTED, step.id, opened
             case s.Stored():
                 job.phase, job.id = JobPhase.STORED, step.id
-                job.usage, job.booked_by = step.usage, opened.owner.name
+                self._book(job, step.usage, opened)
             case s.Voided():
                 job.phase, job.error, job.id = JobPhase.VOID, step.error, step.id or job.id
-                job.usage, job.booked_by = step.usage, opened.owner.name
+                self._book(job, step.usage, opened)
             case s.Doubted():
                 job.phase = JobPhase.UNCERTAIN
             case s.Resolved():
                 job.phase = JobPhase.RESOLVED
         if job.phase in (JobPhase.VOID, JobPhase.RESOLVED):
             self._forget(job)
+
+    def _book(self, job: Job, usage: Usage, opened: s.Opened) -> None:
+        job.usage = usage
+        by_broker = self.booked.setdefault(opened.resource, {})
+        name = opened.owner.name
+        by_broker[name] = by_broker.get(name, 0.0) + usage.qpu_seconds
 
     def _forget(self, job: Job) -> None:
         for place in job.places:
