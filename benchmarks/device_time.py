@@ -3,7 +3,7 @@
 Useful is the time of the circuits, and the fixed cost of the fewest vendor jobs that could have
 held them: as many as one client has calls, since clients wait for their results. All of it is
 counted in the emulated device's own log. Classical phases are unequal pauses; if no caller ever
-waited for another, the device would have a quarter more to do than it can. Bound: nine tenths of
+waited for another, the device would have twice as much to do as it can. Bound: nine tenths of
 the makespan, for 4 and for 16 clients. Then a closed loop of walkers, each of which goes on as soon
 as it can, against one in which all wait for the last of each generation.
 
@@ -24,9 +24,9 @@ from hybridflow.broker.client import connect
 from hybridflow.records import PackedPub
 from hybridflow.testing import qpu_emulator
 
-FIXED_SECONDS, CIRCUIT_SECONDS, CIRCUITS = 0.05, 0.025, 10
+FIXED_SECONDS, CIRCUIT_SECONDS, CIRCUITS = 0.05, 0.025, 20
 CALL_SECONDS = CIRCUITS * CIRCUIT_SECONDS
-DEMAND = 1.25
+DEMAND = 2.0
 SHARE = 0.9
 
 
@@ -54,10 +54,10 @@ class Figures(msgspec.Struct, frozen=True):
 
 
 CASES = (
-    Case("4 clients", 4, 20),
-    Case("16 clients", 16, 8),
-    Case("12 walkers", 12, 8),
-    Case("12 walkers, barrier", 12, 8, barrier=True),
+    Case("4 clients", 4, 12),
+    Case("16 clients", 16, 5),
+    Case("12 walkers", 12, 5),
+    Case("12 walkers, barrier", 12, 5, barrier=True),
 )
 
 
