@@ -19,9 +19,7 @@ import contextlib
 import os
 import shutil
 import signal
-import sys
 import tempfile
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
@@ -36,7 +34,6 @@ from hybridflow.broker.process import BrokerProcess
 from hybridflow.credentials import Credentials
 from hybridflow.errors import (
     BrokerLostError,
-    HybridflowError,
     InputError,
     InternalError,
     SiteError,
@@ -45,9 +42,9 @@ from hybridflow.errors import (
 from hybridflow.keeper import GRACE_SECONDS, Keeper
 from hybridflow.kernel import forbid_dumps
 from hybridflow.lease import Watch
-from hybridflow.redaction import redact
 from hybridflow.site import Site
 from hybridflow.slot import Slot, find_slot, write_slot
+from hybridflow.supervisor import Supervisor, report, show_end
 from hybridflow.walltime import DeadlineWatch, job_deadline
 
 __all__ = ["BROKER_LOST", "DRAIN_SECONDS", "base_folder", "run_in_slot"]
@@ -57,12 +54,6 @@ BROKER_LOST = 75
 
 DRAIN_SECONDS = 10.0
 """Time that the broker has to end its work when the command has ended, in seconds."""
-
-RESTARTS = 5
-"""How often a broker that dies is started again in one slot."""
-
-_FIRST_DELAY_SECONDS = 0.1
-_LOG_LINES = 10
 
 
 def run_in_slot(
@@ -154,7 +145,7 @@ def _enter(slot: Slot, held: Credentials) -> tuple[Slot, dict[str, str]]:
     try:
         deadline = job_deadline(os.environ)
     except SlurmError as error:
-        _report(f"when this job ends is not known, vendor jobs may be cut by its end: {error}")
+        report(f"when this job ends is not known, vendor jobs may be cut by its end: {error}")
         deadline = None
     token = environment.TOKEN in credentials
     return msgspec.structs.replace(slot, token=token, deadline=deadline), credentials
@@ -173,7 +164,7 @@ def _not_startable(program: str) -> int:
         return 0
     there = os.path.dirname(program) and os.path.exists(program)
     reason = "cannot be executed" if there else "command not found"
-    _report(f"{program}: {reason}")
+    report(f"{program}: {reason}")
     return 126 if there else 127
 
 
@@ -182,7 +173,7 @@ def _put_back(held: Credentials) -> None:
         held.put_back()
     except SiteError as error:
         # For this command all went well; the next one of this step may miss them.
-        _report(f"the credentials could not be put back: {error}")
+        report(f"the credentials could not be put back: {error}")
 
 
 def _with_broker(
@@ -198,10 +189,10 @@ def _with_broker(
     except _Stopped as stopped:
         return 128 + stopped.number
     except (BrokerLostError, InternalError):
-        _show_end(broker.log, credentials)
+        show_end(broker.log, credentials)
         raise
     with DeadlineWatch(os.environ, slot.deadline, broker.set_deadline) as deadline:
-        supervisor = _Supervisor(broker, slot.resource, credentials)
+        supervisor = Supervisor(broker, slot.resource, credentials, DRAIN_SECONDS)
         try:
             held.take()  # not before the resource was acquired
             status = keeper.run(stop=supervisor.lost)
@@ -238,76 +229,6 @@ def _interruptible() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-class _Supervisor:
-    """Starts a broker again that has died, a bounded number of times and ever more slowly.
-
-    Attributes
-    ----------
-    lost
-        A descriptor that becomes readable when the broker stays dead.
-    failed
-        Whether it stayed dead.
-    """
-
-    def __init__(self, broker: BrokerProcess, name: str, credentials: Mapping[str, str]) -> None:
-        self.lost = os.eventfd(0)
-        self.failed = False
-        self._broker = broker
-        self._name = name
-        self._credentials = credentials
-        self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="hybridflow-supervisor")
-        self._thread.start()
-
-    def close(self) -> None:
-        """Let the broker end its work, and end it."""
-        self._closing.set()
-        # More than once, where it was just being started again.
-        while self._thread.is_alive():
-            if not self._broker.drain(DRAIN_SECONDS):
-                self._broker.kill()
-            self._thread.join(0.1)
-        self._broker.kill()
-        os.close(self.lost)
-
-    def _watch(self) -> None:
-        for death in range(1, RESTARTS + 2):
-            status = self._broker.wait()
-            if self._closing.is_set():
-                return
-            _report(f"the broker of {self._name!r} died (status {status})")
-            _show_end(self._broker.log, self._credentials)
-            if death > RESTARTS or not self._restart(death):
-                break
-        if not self._closing.is_set():
-            _report(f"the broker of {self._name!r} stays dead: the command is ended")
-            self.failed = True
-            os.eventfd_write(self.lost, 1)
-
-    def _restart(self, death: int) -> bool:
-        # Whether it makes sense to go on; a broker that is not up yet is the next death.
-        if self._closing.wait(_FIRST_DELAY_SECONDS * 2 ** (death - 1)):
-            return False
-        try:
-            self._broker.restart()
-        except HybridflowError as error:
-            if not self._closing.is_set():
-                _report(f"the broker of {self._name!r} could not be restarted: {error}")
-            return error.transient
-        _report(f"the broker of {self._name!r} was restarted ({death} of {RESTARTS} times)")
-        return True
-
-
-def _show_end(log: Path, credentials: Mapping[str, str]) -> None:
-    """Print the last lines of a broker's log, which goes with the slot's folder."""
-    try:
-        text = log.read_text(errors="replace")
-    except FileNotFoundError:
-        return
-    for line in redact(text, credentials.values()).splitlines()[-_LOG_LINES:]:
-        _report(f"broker: {line}")
 
 
 # --- the folder ----------------------------------------------------------------------------------
@@ -356,7 +277,3 @@ def _is_private(folder: Path) -> bool:
     return (
         folder.is_absolute() and folder.is_dir() and mine and os.access(folder, os.W_OK | os.X_OK)
     )
-
-
-def _report(text: str) -> None:
-    print(f"hybridflow: {text}", file=sys.stderr, flush=True)

@@ -10,7 +10,7 @@ those that the job's allocation holds.
 import functools
 import os
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextvars import ContextVar
 from enum import StrEnum
 from pathlib import Path
@@ -18,13 +18,12 @@ from pathlib import Path
 import msgspec
 
 from hybridflow import environment
-from hybridflow.allocated import allocated
 from hybridflow.broker.base import Connection
 from hybridflow.broker.place import socket_path
-from hybridflow.errors import NoSlotError, SiteError
-from hybridflow.grants import Grant, conflicts, grants, requested
+from hybridflow.errors import NoSlotError
+from hybridflow.granted import granted
 from hybridflow.records import Record
-from hybridflow.site import Site, SlotRequest, load_site
+from hybridflow.site import Site, load_site
 
 __all__ = [
     "Origin",
@@ -150,24 +149,13 @@ def find_slot(
     folder = environ.get(environment.BROKER)
     if folder:
         return _inside(Path(folder), resource)
-    if environment.in_slurm_job(environ):
-        return _slot_of(_granted(site, resource, environ), site)
-    found = site.resource(resource)
-    return Slot(resource=found.name, backend=found.backend, origin=Origin.SITE)
-
-
-def _slot_of(grant: Grant, site: Site) -> Slot:
-    backend = site.resource(grant.name).backend
-    if conflicts(backend, grant.type):
-        raise SiteError(
-            f"Slurm has acquired {grant.name!r} as a resource of type {grant.type!r}, which site "
-            f"{_named(site)} would drive with the backend {backend!r}: correct `backend` in its "
-            f"table [qpu.{grant.name}], or give the other resource another name",
-            resource=grant.name,
-        )
+    if not environment.in_slurm_job(environ):
+        found = site.resource(resource)
+        return Slot(resource=found.name, backend=found.backend, origin=Origin.SITE)
+    grant = granted(site, resource, environ)
     return Slot(
         resource=grant.name,
-        backend=backend,
+        backend=site.resource(grant.name).backend,
         origin=Origin.SLURM,
         type=grant.type,
         slots=grant.slots,
@@ -181,87 +169,10 @@ def _inside(folder: Path, resource: str | None) -> Slot:
         if resource in (None, slot.resource):
             return slot
     raise NoSlotError(
-        f"this process is inside the slot of {_names([slot.resource for slot in slots])}, where "
+        f"this process is inside the slot of {', '.join(repr(s.resource) for s in slots)}, where "
         f"{resource!r} cannot be had: start `hybridflow slot run --resource {resource}` outside it",
         resource=resource,
     )
-
-
-def _granted(site: Site, resource: str | None, environ: Mapping[str, str]) -> Grant:
-    acquired = {grant.name: grant for grant in grants(environ)}
-    unplugged = {name: slot for name, slot in _unplugged(site).items() if name not in acquired}
-    acquired |= {grant.name: grant for grant in allocated(unplugged, environ)}
-    wanted = resource or site.default
-    if not acquired and wanted in unplugged:
-        raise NoSlotError(_why_not_held(wanted, unplugged[wanted], site, environ), resource=wanted)
-    if not acquired:
-        raise NoSlotError(_why_none(wanted, environ), resource=resource)
-    name = resource or _choice(site, list(acquired))
-    if name not in acquired:
-        raise NoSlotError(_why_not(name, list(acquired), environ), resource=name)
-    if name not in site.resources:
-        raise SiteError(
-            f"Slurm has acquired {name!r} for this job, but site {_named(site)} defines only "
-            f"{_names(site.resources)}: add a table [qpu.{name}], or name the right site file in "
-            f"{environment.SITE} or with --site"
-        )
-    return acquired[name]
-
-
-def _unplugged(site: Site) -> dict[str, SlotRequest]:
-    # Slots that no plugin grants.
-    slots = site.slurm.slots if site.slurm is not None else {}
-    return {name: slot for name, slot in slots.items() if not slot.qpu}
-
-
-def _why_not_held(name: str, slot: SlotRequest, site: Site, environ: Mapping[str, str]) -> str:
-    words = {"gres": slot.gres, "licenses": slot.licenses}
-    options = " ".join(f"--{option}={value}" for option, value in words.items() if value)
-    return (
-        f"Slurm job {environ[environment.SLURM_JOB]} holds no slot of {name!r} on this node: "
-        f"submit it with {options}, which is what a slot is by [slurm.slots.{name}] of site "
-        f"{_named(site)}"
-    )
-
-
-def _why_none(name: str, environ: Mapping[str, str]) -> str:
-    asked = requested(environ)
-    but = f", though --qpu={','.join(asked)} was asked for" if asked else ""
-    return (
-        f"Slurm job {environ[environment.SLURM_JOB]} has acquired no QPU{but}: submit it as a "
-        f"batch job with `sbatch --gres=qpu:1 --qpu={name}`, or start the command with `srun` in "
-        "the shell of `salloc --qpu` (with the reference plugin, `srun --qpu` and `salloc --qpu` "
-        "acquire nothing, and of a heterogeneous job only the first component can)"
-    )
-
-
-def _why_not(name: str, acquired: list[str], environ: Mapping[str, str]) -> str:
-    held = f"this Slurm job has acquired {_names(acquired)}, not {name!r}"
-    if name in requested(environ):
-        return (
-            f"{held}, though it was asked for: the beginning of the job's output says why; submit "
-            "the job again when the resource is there"
-        )
-    return f"{held}: submit it with `--qpu={name}`"
-
-
-def _choice(site: Site, acquired: list[str]) -> str:
-    if len(acquired) == 1:
-        return acquired[0]
-    if site.default in acquired:
-        return site.default
-    raise NoSlotError(
-        f"this Slurm job has acquired {_names(acquired)}, and none is the site's default "
-        f"({site.default!r}): say which with --resource"
-    )
-
-
-def _named(site: Site) -> str:
-    return f"{site.name!r} ({site.path or 'built in'})"
-
-
-def _names(names: Iterable[str]) -> str:
-    return ", ".join(map(repr, names))
 
 
 # --- the way to the broker -----------------------------------------------------------------------

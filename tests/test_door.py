@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from family import Family, children, eventually, family, python, readable
 
-from hybridflow import door
+from hybridflow import door, supervisor
 from hybridflow.errors import SiteError
 from hybridflow.lease import Lease
 
@@ -429,7 +429,7 @@ sys.exit(6)"""
 
 def test_a_broker_that_stays_dead_ends_the_command(place: Place) -> None:
     with entered(place, f'say("command"){FOREVER}') as one:
-        for death in range(1, door.RESTARTS + 2):
+        for death in range(1, supervisor.RESTARTS + 2):
             eventually(lambda death=death: len(place.brokers()) == death)  # type: ignore[misc]
             with contextlib.suppress(ProcessLookupError):
                 os.kill(place.brokers()[-1], signal.SIGKILL)
