@@ -76,12 +76,13 @@ class PhaseEnded(Event, frozen=True, kw_only=True, tag="phase_ended"):
 
 
 class TaskStarted(Event, frozen=True, kw_only=True, tag="task_started"):
-    """A worker began a task."""
+    """A worker began a task; `attempt` is this execution of it, where a task may have several."""
 
     task: str
     kind: environment.Role
     name: str
     worker: str
+    attempt: str = ""
 
 
 class TaskEnded(Event, frozen=True, kw_only=True, tag="task_ended"):
@@ -90,6 +91,7 @@ class TaskEnded(Event, frozen=True, kw_only=True, tag="task_ended"):
     task: str
     worker: str
     error: str = ""
+    attempt: str = ""
 
 
 class BrokerStarted(Event, frozen=True, kw_only=True, tag="broker_started"):

@@ -226,7 +226,15 @@ def _recorded(function: object, kind: Role, task: str = "", worker: str = "") ->
     token = _current.set(attempt)
     _running[attempt.attempt] = attempt
     error = ""
-    event_log().emit(TaskStarted(task=task, kind=kind, name=task_name(function), worker=worker))
+    event_log().emit(
+        TaskStarted(
+            task=task,
+            kind=kind,
+            name=task_name(function),
+            worker=worker,
+            attempt=attempt.attempt,
+        )
+    )
     try:
         yield
     except BaseException as failure:
@@ -235,7 +243,7 @@ def _recorded(function: object, kind: Role, task: str = "", worker: str = "") ->
     finally:
         _current.reset(token)
         del _running[attempt.attempt]
-        event_log().emit(TaskEnded(task=task, worker=worker, error=error))
+        event_log().emit(TaskEnded(task=task, worker=worker, error=error, attempt=attempt.attempt))
 
 
 def _worker_name() -> str:

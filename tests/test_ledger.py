@@ -194,21 +194,21 @@ def test_a_failed_attempts_results_are_claimed_by_the_next_equal_request(tmp_pat
     broker = Broker(tmp_path)
     (reply,) = broker.run(request(attempt="first", task="t1"))
     assert broker.ask(request(attempt="second", task="t2")) is None
-    end_task(tmp_path, "t1", "ValueError: no")
+    end_task(tmp_path, "first", "ValueError: no")
     assert broker.ask(request(attempt="third", task="t3")) == reply
     assert broker.ask(request(attempt="fourth", task="t4")) is None
 
 
-def end_task(run: Path, task: str, error: str = "") -> None:
+def end_task(run: Path, attempt: str, error: str = "", task: str = "t") -> None:
     log = EventLog(run)
-    log.emit(TaskEnded(task=task, worker="w", error=error))
+    log.emit(TaskEnded(task=task, worker="w", error=error, attempt=attempt))
     log.close()
 
 
 def test_what_a_task_that_ended_well_was_given_stays_its_own(tmp_path: Path) -> None:
     broker = Broker(tmp_path)
     (reply,) = broker.run(request(attempt="first", task="t1", engine_task="key-1"))
-    end_task(tmp_path, "t1")
+    end_task(tmp_path, "first")
     assert broker.ask(request(attempt="second", task="t2", engine_task="key-2")) is None
     # Its engine has lost what it returned, and runs it once more.
     assert broker.ask(request(attempt="third", task="t3", engine_task="key-1")) == reply
@@ -217,7 +217,7 @@ def test_what_a_task_that_ended_well_was_given_stays_its_own(tmp_path: Path) -> 
 
 def test_a_dead_process_lets_go_of_what_it_was_given(tmp_path: Path) -> None:
     broker = Broker(tmp_path)
-    end_task_of(tmp_path, 2, "t2")
+    end_task_of(tmp_path, 2, "well")
     mine, yours = request(pid=1, attempt="dead"), request("ghz", pid=2, attempt="well", task="t2")
     replies = broker.run(mine, yours)
     for client in (mine.client, yours.client):
@@ -226,8 +226,8 @@ def test_a_dead_process_lets_go_of_what_it_was_given(tmp_path: Path) -> None:
     assert broker.ask(request("ghz", attempt="new")) is None  # that task had ended well
 
 
-def end_task_of(run: Path, pid: int, task: str) -> None:
-    event = TaskEnded(task=task, worker="w")
+def end_task_of(run: Path, pid: int, attempt: str) -> None:
+    event = TaskEnded(task="t", worker="w", attempt=attempt)
     file = run / f"events-{os.uname().nodename}-{pid}.jsonl"
     file.write_bytes(msgspec.json.encode(event) + b"\n")
 
@@ -263,7 +263,7 @@ def test_a_retry_attaches_to_the_vendor_job_that_runs(tmp_path: Path) -> None:
     lost, retry = request(attempt="first", task="t1"), request(attempt="second", task="t2")
     assert broker.ask(lost) is None
     job = broker.start(lost)
-    end_task(tmp_path, "t1", "killed")
+    end_task(tmp_path, "first", "killed")
     assert broker.ask(retry) == Attached(tag=job.tag)
     (reply,) = replies_of(job)
     broker.journal.stored(job, [reply], Usage())
@@ -280,6 +280,30 @@ def test_a_failed_vendor_jobs_requests_start_anew(tmp_path: Path) -> None:
     assert broker.ask(asked) is None
     assert broker.journal.booked() == 0.0
     assert Broker(tmp_path, "b").journal.booked() == 0.5
+
+
+def test_a_retry_that_was_attached_starts_anew_when_the_vendor_job_fails(tmp_path: Path) -> None:
+    broker = Broker(tmp_path)
+    lost, retry = request(attempt="first", task="t"), request(attempt="second", task="t")
+    assert broker.ask(lost) is None
+    job = broker.start(lost)
+    broker.journal.abandoned(job.work.entries[0])
+    assert broker.ask(retry) == Attached(tag=job.tag)
+    broker.journal.void(job, VendorJobError("bad"), Usage())
+    assert broker.ask(retry) is None
+    assert not broker.journal.awaits
+    (reply,) = replies_of(again := broker.start(retry))
+    broker.journal.stored(again, [reply], Usage())
+    assert broker.ask(retry) == reply
+
+
+@pytest.mark.parametrize("error", ["ValueError: no", ""])
+def test_an_attempt_at_the_same_task_gets_each_sample_once(tmp_path: Path, error: str) -> None:
+    broker = Broker(tmp_path)
+    (reply,) = broker.run(request(attempt="first", task="t", engine_task="k"))
+    end_task(tmp_path, "first", error)
+    assert broker.ask(request(attempt="second", task="t", engine_task="k")) == reply
+    assert broker.ask(request(attempt="second", task="t", engine_task="k")) is None
 
 
 # --- what a broker that has ended leaves behind --------------------------------------------------
@@ -470,7 +494,7 @@ def test_a_paid_result_is_delivered_though_it_cannot_be_stored(
     broker.journal.stored(job, [reply], Usage())
     assert str(job.id) in caplog.text
     (tmp_path / "hidden").rename(run)
-    end_task(run, "t1", "killed")
+    end_task(run, "first", "killed")
     assert broker.ask(request(attempt="second", task="t2")) == reply
     # The next broker can ask the vendor for it.
     assert read(run).jobs[job.tag].phase is JobPhase.STARTED

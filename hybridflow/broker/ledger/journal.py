@@ -137,11 +137,12 @@ class LedgerJournal:
         record = self._state.requests[request.id]
         if record.place is not None:  # it was sent before, and asks again
             yield record.place
-            return
         pool = self._state.pools.get(record.admitted.digest)
         if pool is None:
             return
         for holder in pool.holders():
+            if attempt_of(holder) == attempt_of(request.client):
+                continue
             ended_well = self._outcomes.ended_well(holder)
             if ended_well:
                 pool.settle(attempt_of(holder))
@@ -160,7 +161,7 @@ class LedgerJournal:
             if reply is None:
                 return None
             found = reply
-        elif job.tag in self._under_way or self._await(job):
+        elif job.is_open and (job.tag in self._under_way or self._await(job)):
             found = Attached(tag=job.tag)
         else:
             return None

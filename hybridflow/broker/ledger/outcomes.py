@@ -20,6 +20,7 @@ class _Ended(msgspec.Struct):
     event: str
     task: str = ""
     error: str = ""
+    attempt: str = ""
 
 
 _decoder = msgspec.json.Decoder(_Ended)
@@ -41,12 +42,12 @@ class Outcomes:
         self._ended: dict[str, bool] = {}
 
     def ended_well(self, client: ClientInfo) -> bool | None:
-        """Whether the task of a request has ended well; None as long as it is not known to end."""
-        if not client.task:
+        """Whether the attempt of a request has ended well; None as long as that is not known."""
+        if not client.attempt:
             return None
-        if client.task not in self._ended:
+        if client.attempt not in self._ended:
             self._look(f"events-{client.host}-{client.pid}.jsonl")
-        return self._ended.get(client.task)
+        return self._ended.get(client.attempt)
 
     def _look(self, name: str) -> None:
         try:
@@ -67,4 +68,5 @@ class Outcomes:
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             _log.warning("an event in %s cannot be read: %s", self._run, error)
             return
-        self._ended[ended.task] = not ended.error
+        # Some engines record their tasks by themselves: there, each attempt has a task's id.
+        self._ended[ended.attempt or ended.task] = not ended.error

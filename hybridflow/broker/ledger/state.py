@@ -82,9 +82,11 @@ class Job:
         Why it has no results.
     places
         Its requests' parts.
+    requests
+        Who was given one of them: its own requests, and those that have claimed one.
     """
 
-    __slots__ = ("error", "id", "intended", "opened", "phase", "places", "usage")
+    __slots__ = ("error", "id", "intended", "opened", "phase", "places", "requests", "usage")
 
     def __init__(self, intended: s.Intended, opened: s.Opened) -> None:
         self.intended = intended
@@ -94,6 +96,7 @@ class Job:
         self.usage = Usage()
         self.error: ErrorRecord | None = None
         self.places: list[Place] = []
+        self.requests: list[RequestRecord] = []
 
     @property
     def tag(self) -> str:
@@ -171,6 +174,7 @@ class State:
 
     def _give(self, request: RequestRecord, place: Place, phase: RequestPhase) -> None:
         request.place, request.phase = place, phase
+        place.job.requests.append(request)
         # What has a key is everybody's who knows it.
         if request.session == self._session and request.admitted.key is None:
             place.pool.hold(place, request.admitted.client)
@@ -237,9 +241,8 @@ class State:
     def _forget(self, job: Job) -> None:
         for place in job.places:
             place.pool.drop(place)
-        for request_id in job.intended.requests:
-            request = self.requests.get(request_id)
-            if request is None or request.place not in job.places:
+        for request in job.requests:
+            if request.place is None or request.place.job is not job:
                 continue
             request.place = None
             if request.phase in (RequestPhase.SENT, RequestPhase.CLAIMED):
