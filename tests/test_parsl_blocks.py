@@ -7,35 +7,24 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import ClassVar
 
 import block_tasks as tasks
 import psutil
 import pytest
 from parsl import DataFlowKernel, python_app
 from parsl.config import Config
-from parsl.executors.high_throughput.errors import ManagerLost
-from parsl.executors.high_throughput.executor import HTEXFuture
-from parsl.jobs.states import JobState
 
-from hybridflow.environment import Role
 from hybridflow.errors import (
     DeadlineError,
     InputError,
     JobFailedError,
     JobRefusedError,
-    WorkerLostError,
 )
 from hybridflow.pools import open_pools
 from hybridflow.site import load_site
-from hybridflow.slurm import BlockJobs, JobInfo, SlurmState, all_jobs
+from hybridflow.slurm import JobInfo, SlurmState, all_jobs
 from hybridflow.slurm.cluster import SlurmCluster
 from hybridflow_parsl import ClassicalExecutor, block_providers, hybrid_config
-from hybridflow_parsl.blocks import block_error, handle_failed_blocks
-from hybridflow_parsl.closing import closing_time, drain_seconds
-from hybridflow_parsl.losses import Losses
-from hybridflow_parsl.providers import BlockStatus
 
 TESTS = Path(__file__).parent
 SECONDS = 100
@@ -255,55 +244,3 @@ def test_near_the_end_of_the_job_around_it_no_task_is_begun(
         computing = pools.classical.submit(tasks.compute, tmp_path, tmp_path)
         with pytest.raises(DeadlineError, match="no further tasks are begun"):
             computing.result(SECONDS)
-
-
-def test_the_margin_is_a_minute_or_a_quarter() -> None:
-    now = int(time.time())
-    for left, taken in ((4000, 3940), (100, 75)):
-        end = closing_time({"SLURM_JOB_ID": "1", "SLURM_JOB_END_TIME": str(now + left)})
-        assert end == pytest.approx(now + taken, abs=1)
-    assert closing_time({}) is None
-    with pytest.raises(DeadlineError):
-        drain_seconds(now)
-
-
-@pytest.mark.parametrize(
-    ("state", "transient", "gives_up"),
-    [(SlurmState.PREEMPTED, True, False), (SlurmState.CANCELLED, False, True)],
-)
-def test_a_block_that_is_lost_before_its_workers_come(
-    state: SlurmState, transient: bool, gives_up: bool
-) -> None:
-    problem = JobFailedError(f"Slurm job 3 was {state}", transient=transient)
-    info = JobInfo(id="3", group="3", state=state)
-    block = BlockStatus(JobState.MISSING, info, problem, "out")
-    executor = _Executor()
-    handle_failed_blocks(executor, {"0": block})  # type: ignore[arg-type]
-    assert executor.bad_state_is_set == gives_up
-    assert block_error(RuntimeError(), "qpu", Role.QUANTUM, {"0": block}) is problem
-
-
-@pytest.mark.parametrize(("pool", "named"), [("known", True), ("unknown", False)])
-def test_a_loss_has_its_reason(pool: str, named: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    jobs, problem = BlockJobs("never-made"), JobFailedError("Slurm job 3 was preempted")
-    monkeypatch.setattr(jobs, "problem", {"3": problem}.get)
-    losses = Losses(_Executor(), SimpleNamespace(jobs=jobs))  # type: ignore[arg-type]
-    losses.note([{"manager": "known", "block_id": "0"}])
-    tasks = [HTEXFuture(number) for number in range(3)]
-    ends = [losses.named(task) for task in tasks]
-    tasks[0].set_result(5)
-    tasks[1].set_exception(ValueError("own"))
-    tasks[2].set_exception(ManagerLost(pool.encode(), "q1"))
-    assert ends[0].result() == 5
-    assert isinstance(ends[1].exception(), ValueError)
-    error = ends[2].exception()
-    assert isinstance(error, WorkerLostError if named else ManagerLost)
-    assert ("on q1: Slurm job 3 was preempted" in str(error)) == named
-
-
-class _Executor:
-    bad_state_is_set = False
-    blocks_to_job_id: ClassVar = {"0": "3"}
-
-    def set_bad_state_and_fail_all(self, error: Exception) -> None:
-        self.bad_state_is_set = True

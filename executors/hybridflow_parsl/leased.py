@@ -95,7 +95,7 @@ class LeasedExecutor(HighThroughputExecutor):
         return f"{shlex.join(self.front(self._lease.path))} {arguments}"
 
     def scale_out_facade(self, n: int) -> list[str]:
-        """Ask for blocks; not while Slurm could not be reached a moment ago."""
+        """Ask for blocks; not while it was postponed."""
         if time.monotonic() < self._launch_after:
             return []
         launched: list[str] = super().scale_out_facade(n)
@@ -119,8 +119,12 @@ class LeasedExecutor(HighThroughputExecutor):
         if not error.transient or now - self._refused_since > PATIENCE_SECONDS:
             self.set_bad_state_and_fail_all(error)
             return
-        self._launch_after = now + _SECONDS_BETWEEN_LAUNCHES
+        self.postpone(_SECONDS_BETWEEN_LAUNCHES)
         self._postponed.append(block_id)
+
+    def postpone(self, seconds: float) -> None:
+        """Ask for no block for some time."""
+        self._launch_after = time.monotonic() + seconds
 
     def poll_facade(self) -> None:
         """Look at the blocks, if it is time."""

@@ -22,6 +22,8 @@ __all__ = ["Upkeep"]
 
 _LOST = "executor %r has lost a block, and asks for another when it needs one: %s"
 _SECONDS_BETWEEN_LOOKS = 1.0
+_PENALTY_SECONDS = 5.0
+_LONGEST_SECONDS = 60.0
 
 _log = logging.getLogger(__name__)
 
@@ -51,6 +53,7 @@ class Upkeep:
         self._connected: set[str] = set()
         self._leaving: set[str] = set()
         self._named: set[str] = set()
+        self._failed = 0
 
     def poll(self) -> None:
         """Look, if it is time; called all the time by the thread that watches over blocks."""
@@ -74,9 +77,14 @@ class Upkeep:
             if isinstance(block, BlockStatus) and block.problem and name not in self._named:
                 self._named.add(name)
                 _log.warning(_LOST, self._executor.label, block.problem)
+                # The first is replaced at once; Slurm is spared a row of jobs that fail.
+                self._executor.postpone(min(self._failed * _PENALTY_SECONDS, _LONGEST_SECONDS))
+                self._failed += 1
 
     def _notice_losses(self, active: Iterable[str], managers: Iterable[Mapping[str, Any]]) -> None:
         connected = {manager["block_id"] for manager in managers}
+        if connected - self._connected:
+            self._failed = 0
         lost = (self._connected - connected).intersection(active)
         self._connected = connected
         if lost:
