@@ -234,13 +234,14 @@ def test_a_full_partition_is_waited_for(place: Place) -> None:
     assert wait_for_end(occupant).state is SlurmState.CANCELLED
 
 
+@pytest.mark.timeout(300)
 def test_fifty_jobs_have_one_slot_one_after_the_other_in_slurms_order(place: Place) -> None:
     """Each says when it begins and ends; none begins before the one before it has ended."""
     log = place.folder / "log"
     script = f"echo begin $SLURM_JOB_ID >> {log}; srun true; echo end $SLURM_JOB_ID >> {log}"
     slot = Component(partition="qpu", qpu=("one",))
     jobs = [shell(script, slot) for _ in range(50)]
-    eventually(lambda: log.exists() and len(log.read_text().splitlines()) == 100, 110)
+    eventually(lambda: log.exists() and len(log.read_text().splitlines()) == 100, 240)
     expected = [f"{word} {job}" for job in jobs for word in ("begin", "end")]
     assert log.read_text().splitlines() == expected
 

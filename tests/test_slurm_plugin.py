@@ -509,6 +509,14 @@ def _holds(path: Path) -> bool:
         return False
 
 
+def test_each_step_has_credentials_of_its_own(site: Site) -> None:
+    """As the door says to one who finds none any more: what another step took is not taken."""
+    step = "srun --overlap --ntasks=1 sh -c 'cat $HYBRIDFLOW_CREDENTIALS'"
+    status, text = site.batch(f"rm $HYBRIDFLOW_CREDENTIALS; {step}; {step}", "--qpu=aer_a")
+    assert (status, text.count(KEY)) == (0, 2), text
+    eventually(lambda: not site.kept())
+
+
 # --- the helper and the build, without a cluster --------------------------------------------------
 
 
