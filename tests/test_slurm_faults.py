@@ -230,7 +230,7 @@ def test_a_full_partition_is_waited_for(place: Place) -> None:
             cancel(occupant)
 
     wait(shell("true", QPU), on_change=show)
-    assert [info.state for info in seen if info.reason == "Resources"] == [SlurmState.PENDING]
+    assert {info.state for info in seen if info.reason == "Resources"} == {SlurmState.PENDING}
     assert wait_for_end(occupant).state is SlurmState.CANCELLED
 
 

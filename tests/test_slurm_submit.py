@@ -136,6 +136,12 @@ def test_what_is_wrong_is_explained(site: Path, tmp_path: Path) -> None:
         coscheduled_job(["true"], load_site(site), walltime="soon")
 
 
+@pytest.mark.parametrize("words", [(), ("--attach", "1", "--", "true")])
+def test_either_a_command_or_a_job_to_attach_to(site: Path, words: tuple[str, ...]) -> None:
+    done = submit(site, *words)
+    assert (done.exit_code, "give either a COMMAND" in done.output) == (2, True)
+
+
 def test_waiting_gives_the_status_of_the_command(
     unplugged: SlurmCluster, site: Path, tmp_path: Path
 ) -> None:
