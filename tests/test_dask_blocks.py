@@ -20,8 +20,6 @@ from hybridflow.site import load_site
 from hybridflow.slurm import Job, SlurmState, all_jobs, cancel, submit
 from hybridflow.slurm.cluster import SlurmCluster
 from hybridflow_dask import HybridCluster
-from hybridflow_dask.groups import Group
-from hybridflow_dask.members import HOPELESS
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -78,7 +76,7 @@ def folder(slurm: SlurmCluster, tmp_path_factory: pytest.TempPathFactory) -> Ite
 def cluster(folder: Path) -> Iterator[HybridCluster]:
     with HybridCluster("site.toml") as cluster:
         yield cluster
-    assert [job for job in all_jobs() if not job.state.final] == []
+    until(lambda: all(job.state.final for job in all_jobs()))
     assert list(folder.glob("hybridflow-dask-*")) == []
 
 
@@ -150,7 +148,7 @@ def test_at_the_end_of_its_block_no_task_is_lost(
     """What does not end in time runs again in the next one; scaling by hand works, too."""
     cluster.scale(classical=0, quantum=0)
     until(lambda: not cluster.jobs)
-    monkeypatch.setenv("ENDS_IN", "8")
+    monkeypatch.setenv("ENDS_IN", "6")
     cluster.adapt(classical=(0, 1), quantum=(0, 1))
     go = folder / "goes on"
     running = [
@@ -217,16 +215,16 @@ def test_a_coscheduled_job_says_that_it_holds_its_slot(folder: Path) -> None:
 
 def test_blocks_that_cannot_come_are_explained(folder: Path) -> None:
     """One that Slurm refuses, and one that would wait for ever."""
-    site = variant(
-        ('partition = "qpu"', 'partition = "nope"'),
-        ('partition = "classical"', 'partition = "classical"\nextra = ["--dependency=afterok:1"]'),
-    )
+    fails = submit(Job(name="fails", command=("false",)))
+    until(lambda: state_of(fails) is SlurmState.FAILED)
+    after = f'partition = "classical"\nextra = ["--dependency=afterok:{fails}"]'
+    site = variant(('partition = "qpu"', 'partition = "nope"'), ('partition = "classical"', after))
     with HybridCluster(site) as cluster, Client(cluster) as client:
         quantum = client.submit(slurm_nodes.shots)
         classical = client.submit(slurm_nodes.place)
         with pytest.raises(JobRefusedError, match=r"no QPU slot: .*invalid partition"):
             quantum.result(SECONDS)
-        with pytest.raises(JobFailedError, match=r"no workers: .*(Dependency|has vanished)"):
+        with pytest.raises(JobFailedError, match=r"no workers: .*DependencyNeverSatisfied"):
             classical.result(SECONDS)
         assert "given up: JobRefusedError" in repr(cluster)
 
@@ -242,10 +240,7 @@ def test_a_folder_that_the_nodes_do_not_see_is_named(folder: Path) -> None:
 def test_every_resource_has_as_many_blocks_as_the_site_says(folder: Path) -> None:
     site = variant(("idle = 0.5", "idle = 0.5\nquantum = [0, 2]"))
     with HybridCluster(load_site(site)) as cluster:
-        (label,) = cluster._quantum_labels()
-        group = cluster._groups[label]
-        assert isinstance(group, Group)
-        assert (group.size, group.most, group.tasks) == (0, 2, 2)
         with pytest.raises(InputError, match="at most 2"):
             cluster.scale(quantum=3)
-    assert 0 not in HOPELESS
+        cluster.scale(quantum=2)
+        until(lambda: set(cluster.jobs) == {"quantum-aer_a-0", "quantum-aer_a-1"})

@@ -1,7 +1,9 @@
 """Dask for hybrid workflows: a quantum task that cannot get lost.
 
-``cluster.py`` has the cluster with its groups of workers, ``scheduler.py`` the plugin that sends
-every task where it belongs, and ``annotations.py`` the annotation. This package knows no vendor.
+``cluster.py`` has the cluster with its groups of workers, ``supply.py`` and ``block_supply.py``
+where these come from, ``scheduler.py`` the plugin that sends every task where it belongs,
+``annotations.py`` the annotation, and ``departure.py`` how workers leave. This package knows no
+vendor.
 """
 
 import importlib

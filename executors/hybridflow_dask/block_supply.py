@@ -10,6 +10,7 @@ All of them are made in a folder that the nodes see, too: keys, the lease, what 
 """
 
 import asyncio
+import logging
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -39,6 +40,11 @@ from hybridflow_dask.members import Member, worker_name
 from hybridflow_dask.supply import Processes, Supply, shared_folder
 
 __all__ = ["Coscheduled", "Elastic", "supply_for"]
+
+_log = logging.getLogger(__name__)
+
+_CLASSICAL_IDLE_SECONDS = 120.0
+_DURATION_SECONDS = 5.0  # Dask's own
 
 
 def supply_for(site: Site, on_end: Callable[[Member], None], log_dir: Path | None) -> "Supply":
@@ -140,8 +146,19 @@ class Elastic(_InBlocks):
         groups.append(Group(Role.CLASSICAL, "", spec, size=few, workers=each_has))
         self.limits = dict.fromkeys((group.label for group in groups[:-1]), (least, most))
         self.limits[groups[-1].label] = few, many
-        self.adapting = _adapting(self._blocks.idle)
         return groups
+
+    def adapting(self, role: Role) -> dict[str, Any]:
+        """Return what gives a block back that was idle for so long; a QPU is the scarcer one."""
+        idle = self._blocks.idle
+        seconds = idle if role is Role.QUANTUM else max(idle, _CLASSICAL_IDLE_SECONDS)
+        # A member goes when it was found idle so many times in a row.
+        interval = min(1.0, max(0.1, seconds / 4))
+        return {
+            "interval": interval,
+            "wait_count": math.ceil(seconds / interval) + 1,
+            "target_duration": max(_DURATION_SECONDS, idle),
+        }
 
     def _quantum(self, resource: str, tasks: int, scheduler: str, *, name: str) -> Block:
         command = self._launch.quantum(scheduler, name, resource, tasks)
@@ -171,6 +188,9 @@ class Coscheduled(_InBlocks):
                 "a co-scheduled job has the slot of one resource, and classical workers beside it: "
                 'name one resource in `resources`, or choose kind = "elastic" in [slurm.blocks]'
             )
+        _log.warning(
+            "A co-scheduled job holds its QPU slot to its end, also while nothing runs on it"
+        )
         (resource,) = resources
         chosen = tasks or resource.tasks_per_slot, workers or self._site.classical.workers
         spec = {"cls": partial(self._both, resource.name, *chosen)}
@@ -185,13 +205,3 @@ class Coscheduled(_InBlocks):
                 quantum, classical, self._site, resource, name=job, output=output
             ),
         )
-
-
-def _adapting(idle: float) -> dict[str, Any]:
-    # A member goes when it was found idle so many times in a row.
-    interval = min(1.0, max(0.1, idle / 4))
-    return {
-        "interval": interval,
-        "wait_count": math.ceil(idle / interval) + 1,
-        "target_duration": max(5.0, idle),
-    }

@@ -15,8 +15,9 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from distributed.core import Status
@@ -36,6 +37,7 @@ _LOOK_SECONDS = 0.5
 _RETRY_SECONDS = 5.0
 _END_SECONDS = 40.0  # Slurm's KillWait is 30
 _OUTPUT_BYTES = 8192
+_ENDS = re.compile(r"^srun: error: .* Exited with exit code .*\n", re.MULTILINE)
 
 
 class Lookout:
@@ -57,6 +59,7 @@ class Lookout:
         self._blocks.add(block)
         if self._looking is None:
             self._looking = asyncio.create_task(self._look())
+            self._looking.add_done_callback(_report)
 
     async def close(self) -> None:
         """Look no more."""
@@ -67,18 +70,29 @@ class Lookout:
 
     async def _look(self) -> None:
         while True:
-            if any(block.is_about_to_end for block in self._blocks):
-                self._jobs.look_soon()
+            blocks = list(self._blocks)
             try:
-                states = await asyncio.to_thread(self._jobs.look)
+                # In a thread: the jobs are locked while Slurm is asked, or asked for a block.
+                answers = await asyncio.to_thread(self._ask, blocks)
             except SlurmError as error:
                 # The workers are there or not all the same: their connections tell.
                 _log.warning("What Slurm says of the blocks is not known: %s", error)
             else:
-                for block in list(self._blocks):
-                    block.follow(states)
-                self._blocks = {block for block in self._blocks if block.status != Status.closed}
+                for block, answer in zip(blocks, answers, strict=True):
+                    block.follow(*answer)
+                self._blocks -= {block for block in blocks if block.status == Status.closed}
             await asyncio.sleep(_LOOK_SECONDS)
+
+    def _ask(self, blocks: Sequence["Block"]) -> list[tuple[JobInfo, JobFailedError | None]]:
+        if any(block.is_about_to_end for block in blocks):
+            self._jobs.look_soon()
+        states = self._jobs.look()
+        return [(states[each.number], self._jobs.problem(each.number)) for each in blocks]
+
+
+def _report(looking: "asyncio.Task[None]") -> None:
+    if not looking.cancelled() and (error := looking.exception()):
+        _log.error("The blocks are looked after no more", exc_info=error)
 
 
 class Block(Member):
@@ -130,6 +144,7 @@ class Block(Member):
         self._on_end = on_end
         self._log_stays = log_stays
         self._refusal: HybridflowError | None = None
+        self._problem: JobFailedError | None = None
         self._asking: asyncio.Task[None] | None = None
 
     # --- its life --------------------------------------------------------------------------------
@@ -144,6 +159,10 @@ class Block(Member):
             number = await self._submitted()
         except HybridflowError as error:
             self._refusal = error
+            self._ended()
+            return
+        except OSError as error:  # no folder any more, a full disk
+            self._refusal = SlurmError(f"its job could not be submitted: {error}")
             self._ended()
             return
         if number is not None:
@@ -163,11 +182,16 @@ class Block(Member):
                 await asyncio.sleep(_RETRY_SECONDS)
         return None
 
-    def follow(self, states: Mapping[str, JobInfo]) -> None:
-        """Take down what Slurm says."""
+    @property
+    def number(self) -> str:
+        """Number of the job, when it has been submitted."""
         assert self.info is not None
-        self.info = states.get(self.info.id, self.info)
-        if self.info.state.final or self._jobs.problem(self.info.id) is not None:
+        return self.info.group
+
+    def follow(self, info: JobInfo, problem: JobFailedError | None) -> None:
+        """Take down what Slurm says, and what is wrong with that."""
+        self.info, self._problem = info, problem
+        if info.state.final or problem is not None:
             self._ended()
 
     def _ended(self) -> None:
@@ -188,7 +212,7 @@ class Block(Member):
         if self._asking is not None:
             await self._asking  # what has been asked for can be cancelled
         if self.info is not None and self.status == Status.closing:
-            await self._cancel(self.info.id)
+            await self._cancel(self.number)
         await super().close()
 
     async def _cancel(self, number: str) -> None:
@@ -211,7 +235,7 @@ class Block(Member):
         if self._refusal is not None:
             return not self._refusal.transient
         assert self.info is not None
-        return not self.info.state.final or self.info.exit_status in HOPELESS or not self._shared
+        return not self.info.state.final or self.info.exit_status in HOPELESS or self._is_apart
 
     def error(self, who: str, role: Role) -> HybridflowError:
         """Return why it has ended: what Slurm, the door or the keeper said."""
@@ -221,8 +245,8 @@ class Block(Member):
             text = f"{who} has no {what}: {self._refusal}"
             return kind(text, transient=self._refusal.transient)
         assert self.info is not None
-        problem = self._jobs.problem(self.info.id)
-        if problem is not None and self.info.state is SlurmState.FAILED and not self._shared:
+        problem = self._problem
+        if self._is_apart:
             return self._not_shared(f"{who} has no {what}: {problem}")
         if problem is not None and self.info.state is not SlurmState.FAILED:
             return JobFailedError(f"{who} has no {what}: {problem}", transient=problem.transient)
@@ -232,33 +256,35 @@ class Block(Member):
             self.info.exit_status,
             self._output(),
             came_up=self.came_up_at is not None,
-            log=str(self._log) if self._log_stays else None,
+            log=str(self._printed) if self._log_stays else None,
         )
 
     def _not_shared(self, text: str) -> JobFailedError:
         return JobFailedError(
-            f"{text}; what it printed is not in {self._log}, so its node seems not to have this "
-            "folder: open the cluster in a folder on a file system that this machine and the nodes "
-            "share, or name such a one in HYBRIDFLOW_RUN"
+            f"{text}; what it printed is not in {self._printed}, so its node seems not to have "
+            "this folder: open the cluster in a folder on a file system that this machine and the "
+            "nodes share, or name such a one in HYBRIDFLOW_RUN"
         )
 
     @property
-    def _log(self) -> Path:
-        return self._folder / f"{self.name}-{self.info.id if self.info else ''}.log"
+    def _printed(self) -> Path:
+        return self._folder / f"{self.name}-{self.number}.log"
 
     @property
-    def _shared(self) -> bool:
-        # Slurm's first act in a job is to make the file for what it prints.
-        return self._log.exists()
+    def _is_apart(self) -> bool:
+        # Whether it has failed where this folder is not: Slurm's first act is to make the file.
+        failed = self.info is not None and self.info.state is SlurmState.FAILED
+        return failed and not self._printed.exists()
 
     def _output(self) -> str:
         # The end of what it has printed; none if it never began.
         try:
-            with open(self._log, "rb") as log:
+            with open(self._printed, "rb") as log:
                 log.seek(max(0, log.seek(0, os.SEEK_END) - _OUTPUT_BYTES))
-                return log.read().decode(errors="replace")
+                text = log.read().decode(errors="replace")
         except FileNotFoundError:
             return ""
+        return _ENDS.sub("", text)
 
     def describe(self) -> str:
         """Return what it is in a few words, as in ``job 12 running on c1``."""

@@ -14,10 +14,10 @@ with this process, however that ends (``folder.py``, ``hybridflow/lease.py``).
 import asyncio
 import html
 import logging
-import operator
 import os
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,7 @@ from hybridflow_dask.haven import Haven
 from hybridflow_dask.labels import CLASSICAL, COSCHEDULED, HAVEN, QUANTUM
 from hybridflow_dask.launch import Launch, on_disk
 from hybridflow_dask.members import Member, member_of
+from hybridflow_dask.numbers import least_and_most, whole_number
 from hybridflow_dask.scheduler import HybridPlugin
 
 __all__ = ["HybridCluster"]
@@ -134,7 +135,9 @@ class HybridCluster(SpecCluster):
         log_folder = _log_folder(log_dir)
         self._supply = supply_for(self.site, self._member_ended, log_folder)
         self._groups = self._make_groups(
-            resources, _number("workers", workers, 0), _number("tasks_per_slot", tasks_per_slot, 1)
+            resources,
+            whole_number("workers", workers, 0),
+            whole_number("tasks_per_slot", tasks_per_slot, 1),
         )
         self._host = host or self._supply.host()
         self._dashboard_address = dashboard_address
@@ -224,20 +227,18 @@ class HybridCluster(SpecCluster):
             self.loop.add_callback(self._close)
 
     async def _close(self) -> None:
-        async with self._closing:
+        async with self._closing, AsyncExitStack() as stack:
+            # Whatever goes wrong before. Both wait for processes to end.
+            stack.push_async_callback(asyncio.to_thread, self._end)
+            stack.push_async_callback(self._supply.end)
             for adaptive in self._adaptives.values():
                 adaptive.stop(reason="cluster-closed")
             if self.scheduler_spec is not None and self.scheduler.status != Status.running:
                 # Asked to close again, it would not answer for half a minute.
                 self.shutdown_scheduler = False
-            try:
-                if self._haven is not None:
-                    await self._haven.end()
-                await super()._close()
-                await self._supply.end()
-            finally:
-                # Both wait for processes to end.
-                await asyncio.to_thread(self._end)
+            if self._haven is not None:
+                await self._haven.end()
+            await super()._close()
 
     def _end(self) -> None:
         if self._lease is not None:
@@ -306,6 +307,8 @@ class HybridCluster(SpecCluster):
         group = self._group_of(name)
         if group is not None:
             group.went(name)
+            if not group.up and (reason := self._supply.too_late()):
+                group.error = reason  # now, while there is time for whoever waits for tasks
         if member := self.workers.get(member_of(name)):
             member.worker_went()
 
@@ -355,8 +358,8 @@ class HybridCluster(SpecCluster):
 
     def _sizes(self, classical: int | None, quantum: int | None) -> dict[str, int]:
         self._refuse_coscheduled()
-        ordinary = _number("classical", classical, 0)
-        slots = _number("quantum", quantum, 0, self._most())
+        ordinary = whole_number("classical", classical, 0)
+        slots = whole_number("quantum", quantum, 0, self._most())
         sizes = {} if ordinary is None else {CLASSICAL: ordinary}
         return sizes if slots is None else sizes | self._shares(slots)
 
@@ -420,18 +423,18 @@ class HybridCluster(SpecCluster):
             if self.scheduler.status == Status.running:
                 # Twice: no more tasks for them; then, what they were running has its results.
                 # Told to close, a worker would be slower to end than by the signal that it gets.
-                workers = self._known(names)
-                await self._hand_over(workers)
+                await self._hand_over(names)
                 await self._finished_tasks(names)
-                await self._hand_over(workers)
+                await self._hand_over(names)
             for name in names:
                 self.worker_spec.pop(name, None)
             await self._correct_state()
         finally:
             self._leaving -= set(names)
 
-    async def _hand_over(self, workers: Collection[WorkerState]) -> None:
+    async def _hand_over(self, names: list[str]) -> None:
         assert self._haven is not None
+        workers = self._known(names)
         await self._haven.open_for(workers)
         addresses = [worker.address for worker in workers]
         await self.scheduler.retire_workers(workers=addresses, remove=False)
@@ -483,17 +486,17 @@ class HybridCluster(SpecCluster):
             raise InputError("say what to adapt: classical=(1, 8), quantum=(0, 1), or both")
         self._refuse_coscheduled()
         if classical is not None:
-            self._adapt(CLASSICAL, *_range("classical", classical, None), options)
+            self._adapt(CLASSICAL, *least_and_most("classical", classical, None), options)
             self._adaptive = self._adaptives[CLASSICAL]
         if quantum is not None:
-            low, high = map(self._shares, _range("quantum", quantum, self._most()))
+            low, high = map(self._shares, least_and_most("quantum", quantum, self._most()))
             for label in self._quantum_labels():
                 self._adapt(label, low[label], high[label], options)
 
     def _adapt(self, label: str, least: int, most: int, options: dict[str, Any]) -> None:
         self._stop_adapting(label)
         kind = ClassicalAdaptive if label == CLASSICAL else QuantumAdaptive
-        chosen = self._supply.adapting | options
+        chosen = self._supply.adapting(self._groups[label].role) | options
         self._adaptives[label] = kind(self, self._groups[label], least, most, **chosen)
 
     def _stop_adapting(self, label: str) -> None:
@@ -611,32 +614,6 @@ def _refuse_in_worker() -> None:
             "a cluster was opened in a classical worker, which loads the program's main module: "
             'put what the program starts under `if __name__ == "__main__":`'
         )
-
-
-def _number(name: str, given: int | None, least: int, most: int | None = None) -> int | None:
-    if given is None:
-        return None
-    try:
-        operator.index(given)
-    except TypeError as error:
-        raise InputError(f"`{name}` must be a whole number, not {given!r}") from error
-    if given < least:
-        raise InputError(f"`{name}` must be at least {least}, not {given}")
-    if most is not None and given > most:
-        raise InputError(
-            f"`{name}` must be at most {most}, not {given}: each resource of the cluster has one "
-            "slot, and a slot one worker; raise `tasks_per_slot` to run more tasks at a time"
-        )
-    return given
-
-
-def _range(name: str, given: tuple[int, int], most: int | None) -> tuple[int, int]:
-    low, high = given
-    if low > high:
-        raise InputError(f"`{name}` must be (least, most), not {given}")
-    _number(name, low, 0)
-    _number(name, high, 0, most)
-    return low, high
 
 
 def _log_folder(given: str | os.PathLike[str] | None) -> Path | None:

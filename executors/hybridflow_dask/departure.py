@@ -100,18 +100,19 @@ class Departure(WorkerPlugin):
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._early.wait(), self._deadline - margin - time.time())
         self._is_leaving = True
-        await self._leave(self._deadline - margin / 3)
+        # Until when tasks may run, and until when somebody is looked for who takes the results.
+        await self._leave(self._deadline - margin / 2, self._deadline - margin / 3)
 
-    async def _leave(self, last: float) -> None:
+    async def _leave(self, run_until: float, wait_until: float) -> None:
         worker = self._worker
         logger.info("The job of %s ends soon: no more tasks", worker.name)
         # As `retire_workers` has it, which would let the worker go on where nobody takes its data.
         worker.status = Status.closing_gracefully
         self._hand_back()
-        while worker.state.all_running_tasks and time.time() < last:
+        while worker.state.all_running_tasks and time.time() < run_until:
             await asyncio.sleep(_LOOK_SECONDS)
         worker.log_event(LEAVING, {"worker": worker.address})
-        while not await self._handed_over() and time.time() < last:
+        while not await self._handed_over() and time.time() < wait_until:
             await asyncio.sleep(_RETRY_SECONDS)
         await worker.close(_CLOSE_SECONDS, executor_wait=False, reason="hybridflow-job-ends")
 

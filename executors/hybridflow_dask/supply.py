@@ -49,13 +49,10 @@ class Supply(ABC):
     ----------
     limits
         Between how many members groups adapt from the start, by their labels.
-    adapting
-        Options of Dask's ``Adaptive`` that fit.
     """
 
     def __init__(self, site: Site, on_end: Callable[[Member], None], log_dir: Path | None) -> None:
         self.limits: dict[str, tuple[int, int]] = {}
-        self.adapting: dict[str, Any] = {}
         self._site = site
         self._on_end = on_end
         self._log_dir = log_dir
@@ -96,6 +93,10 @@ class Supply(ABC):
     @abstractmethod
     async def end(self) -> None:
         """See to it that nothing is left when all members have been closed."""
+
+    def adapting(self, role: Role) -> dict[str, Any]:
+        """Return the options of Dask's ``Adaptive`` that fit groups of a role."""
+        return {}
 
     def too_late(self) -> DeadlineError | None:
         """Return why no further member can be started; None if one can."""
