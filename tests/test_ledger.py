@@ -92,9 +92,12 @@ class Broker:
         name: str = "a",
         session: str = "one",
         resource: Resource = QPU,
+        alive: bool = True,
         **options: Any,
     ) -> None:
         self.owner = this_process(name, session, {})
+        if not alive:  # as others see it
+            self.owner = msgspec.structs.replace(self.owner, born=0)
         self.journal = LedgerJournal(run, resource, self.owner, **options)
 
     def ask(self, request: Request) -> Any:
@@ -174,7 +177,8 @@ def read(run: Path, session: str = "") -> Any:
 
 
 def test_a_run_that_is_resumed_claims_in_order_and_pays_for_the_rest(tmp_path: Path) -> None:
-    first = Broker(tmp_path, "a", "one").run(request(), request(attempt="other"), request("ghz"))
+    dead = Broker(tmp_path, "a", "one", alive=False)
+    first = dead.run(request(), request(attempt="other"), request("ghz"))
     again = Broker(tmp_path, "b", "two")
     assert again.ask(request(attempt="new")) == first[0]
     assert again.ask(request(attempt="new")) == first[1]
@@ -306,6 +310,90 @@ def test_an_attempt_at_the_same_task_gets_each_sample_once(tmp_path: Path, error
     assert broker.ask(request(attempt="second", task="t", engine_task="k")) is None
 
 
+def test_two_executions_at_the_same_time_never_get_the_same(tmp_path: Path) -> None:
+    first = Broker(tmp_path, "a", "one")
+    (reply,) = first.run(request())
+    other = Broker(tmp_path, "b", "two")
+    assert other.ask(request(attempt="other")) is None
+    first.journal.close()
+    assert other.ask(request(attempt="newer")) == reply
+    assert other.ask(request(attempt="newest")) is None
+
+
+def test_a_broker_that_is_older_takes_over_and_later_readers_know(tmp_path: Path) -> None:
+    older = Broker(tmp_path, "older")
+    older.run(request("warm"))
+    lost = Broker(tmp_path, "lost", alive=False)
+    mine, retry = request(task="t"), request(attempt="second", task="t")
+    assert lost.ask(mine) is None
+    lost.start(mine)
+    end_task(tmp_path, "first", "killed")
+    assert isinstance(older.ask(retry), Attached)
+    left = taken_over(older)
+    (reply,) = replies_of(left)
+    assert read(tmp_path).jobs[left.tag].phase is JobPhase.STARTED
+    third = Broker(tmp_path, "third")
+    assert not third.journal.left_behind()  # whoever has it is at work
+    older.journal.stored(left, [reply], Usage(qpu_seconds=5.0))
+    assert older.ask(retry) == reply
+    older.journal.delivered(Entry(retry, None, NOBODY))
+    older.journal.close()
+    found = read(tmp_path)
+    assert found.jobs[left.tag].phase is JobPhase.STORED
+    assert found.requests[retry.id].phase is RequestPhase.DELIVERED
+    assert found.requests[retry.id].reused
+    assert not Broker(tmp_path, "new", "two").journal.left_behind()
+
+
+def taken_over(broker: Broker) -> VendorJob:
+    (left,) = broker.journal.left_behind()
+    job = VendorJob(Work([]), left.cuts, tag=left.tag, id=left.id)
+    broker.journal.started(job)
+    return job
+
+
+def test_a_clock_that_was_set_back_between_two_brokers_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = request()
+    first = Broker(tmp_path, "a", alive=False)
+    assert first.ask(asked) is None
+    first.journal.close()
+    monkeypatch.setattr("time.time", lambda: 0.0)
+    second = Broker(tmp_path, "b", alive=False)
+    assert second.ask(asked) is None
+    job = second.start(asked)
+    (reply,) = replies_of(job)
+    second.journal.stored(job, [reply], Usage())
+    assert Broker(tmp_path, "c", "two").ask(request(attempt="new")) == reply
+
+
+def test_files_may_be_read_in_any_order(tmp_path: Path) -> None:
+    first = Broker(tmp_path, "a", "one", alive=False)
+    asked, retry = request(), request(attempt="second")
+    assert first.ask(asked) is None
+    job = first.start(asked)
+    first.journal.abandoned(job.work.entries[0])
+    first.journal.gone(asked.client)
+    first.journal.close()
+    second = Broker(tmp_path, "b", "one", alive=False)
+    (reply,) = replies_of(left := taken_over(second))
+    second.journal.stored(left, [reply], Usage(qpu_seconds=2.0))
+    assert second.ask(retry) == reply
+    second.journal.delivered(Entry(retry, None, NOBODY))
+    second.journal.close()
+    for order in (("a", "b"), ("b", "a")):
+        state = State("one")
+        news = list(Reader(tmp_path / "ledger").news())
+        for opened, step in sorted(news, key=lambda item: order.index(item[0].owner.name)):
+            state.apply(opened, step)
+        assert state.jobs[job.tag].phase is JobPhase.STORED
+        assert state.booked == {"qpu": {"b": 2.0}}
+        assert state.requests[retry.id].place is state.requests[asked.id].place
+        (pool,) = state.pools.values()
+        assert not list(pool.offers(request(attempt="third").client))
+
+
 # --- what a broker that has ended leaves behind --------------------------------------------------
 
 AND_DIE = """
@@ -418,7 +506,7 @@ def test_slurm_knows_the_jobs_of_other_machines() -> None:
 
 
 def test_a_torn_last_record_is_tolerated(tmp_path: Path) -> None:
-    broker = Broker(tmp_path, "a")
+    broker = Broker(tmp_path, "a", alive=False)
     (first,) = broker.run(request())
     broker.run(request("ghz"))
     (file,) = files(tmp_path)
@@ -432,7 +520,7 @@ def test_a_torn_last_record_is_tolerated(tmp_path: Path) -> None:
 
 
 def test_damage_costs_what_it_hits_and_no_more(tmp_path: Path) -> None:
-    broker = Broker(tmp_path, "a")
+    broker = Broker(tmp_path, "a", alive=False)
     (first,) = broker.run(request())
     before = files(tmp_path)[0].stat().st_size
     (second,) = broker.run(request("ghz"))
@@ -449,7 +537,7 @@ def test_damage_costs_what_it_hits_and_no_more(tmp_path: Path) -> None:
 def test_results_that_cannot_be_read_are_said_and_paid_again(
     tmp_path: Path, harm: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (reply,) = Broker(tmp_path, "a").run(request())
+    (reply,) = Broker(tmp_path, "a", alive=False).run(request())
     tag = next(iter(read(tmp_path).jobs))
     file = results_file(tmp_path / "ledger", tag)
     if harm == "lost":
@@ -508,7 +596,7 @@ def test_a_free_job_runs_without_a_ledger(tmp_path: Path) -> None:
 def test_a_full_disk_loses_nothing_that_was_durable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    broker = Broker(tmp_path)
+    broker = Broker(tmp_path, alive=False)
     (first,) = broker.run(request())
     asked = request("ghz")
     assert broker.ask(asked) is None
@@ -540,7 +628,7 @@ def test_a_newer_ledger_is_refused(tmp_path: Path) -> None:
 
 
 def test_nothing_depends_on_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = Broker(tmp_path, "a").run(request(), request())
+    first = Broker(tmp_path, "a", alive=False).run(request(), request())
     monkeypatch.setattr("time.time", lambda: 0.0)
     again = Broker(tmp_path, "b", "two")
     replies: Sequence[Any] = [again.ask(request(attempt="new")) for _ in range(2)]
@@ -548,7 +636,7 @@ def test_nothing_depends_on_the_clock(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_steps_that_come_twice_count_once(tmp_path: Path) -> None:
-    Broker(tmp_path, "a").run(request(), usage=2.0)
+    Broker(tmp_path, "a", alive=False).run(request(), usage=2.0)
     (file,) = files(tmp_path)
     file.with_name("copy.1.log").write_bytes(file.read_bytes())
     broker = Broker(tmp_path, "b", "two")
@@ -580,11 +668,12 @@ def test_files_are_the_owners_alone(tmp_path: Path) -> None:
 
 
 def test_what_another_broker_has_under_way_is_waited_for(tmp_path: Path) -> None:
-    first, second = Broker(tmp_path, "a", "one"), Broker(tmp_path, "b", "two")
+    first, second = Broker(tmp_path, "a", "one"), Broker(tmp_path, "b", "one")
     mine, asked = request(), request(attempt="new")
     first.ask(mine)
     job = first.start(mine)
     assert not second.journal.left_behind()
+    end_task(tmp_path, "first", "killed")
     assert second.ask(asked) == Attached(tag=job.tag)
     assert second.journal.awaits
     assert not second.journal.elsewhere()

@@ -66,6 +66,6 @@ def _request(request: "RequestRecord") -> dict[str, Any]:
         "task": admitted.client.task,
         "host": admitted.client.host,
         "pid": admitted.client.pid,
-        "session": request.session,
+        "session": request.opened.owner.session,
         "error": request.error.message if request.error else "",
     }

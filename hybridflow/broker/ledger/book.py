@@ -103,8 +103,9 @@ class Book:
         job = self._undecided(tag)
         name = f"person-{uuid.uuid4().hex[:8]}"
         owner = this_process(name, "")
-        closed = job.opened.owner.name in self.state.closed
-        if job.is_open and not closed and has_ended(job.opened.owner, owner) is False:
+        brokers = (opened.owner for opened in job.brokers)
+        open_ones = [broker for broker in brokers if broker.name not in self.state.closed]
+        if job.is_open and any(has_ended(broker, owner) is False for broker in open_ones):
             raise InputError(f"the broker of vendor job {job.tag} is at work on it: let it end")
         opened = s.Opened(
             version=s.VERSION,

@@ -88,7 +88,7 @@ class LedgerJournal:
         self._appender = Appender(self._folder, self._opened, durable=not free)
         self._reader = Reader(self._folder, but=owner.name)
         self._outcomes = Outcomes(run)
-        self._state = State(owner.session)
+        self._state = State(owner.session, lambda other: self._has_ended(other) is not False)
         self._under_way: set[str] = set()
         self._awaited: set[str] = set()
         self._unstored: dict[str, Sequence[Reply]] = {}
@@ -112,7 +112,8 @@ class LedgerJournal:
         if entry.arrived > self._read_at:
             self._refresh()
         request = entry.request
-        if request.id not in self._state.requests:
+        known = self._state.requests.get(request.id)
+        if known is None or known.opened is not self._opened:
             self._admit(request)
         for place in self._offers(request):
             found = self._take(request, place)
@@ -149,6 +150,8 @@ class LedgerJournal:
             elif ended_well is False:
                 self._release(holder)
         yield from pool.offers(request.client)
+        if self._state.look_at_others():
+            yield from pool.offers(request.client)
 
     def _take(self, request: Request, place: Place) -> Claimed | None:
         job = place.job
@@ -197,7 +200,7 @@ class LedgerJournal:
         # Whether another broker's job is to be waited for: it stores the results, or is taken over.
         if self._free:
             return False
-        if self._has_ended(job.opened.owner) is None:
+        if self._is_left(job) is None:
             self._decide(job)
             return False
         self._awaited.add(job.tag)
@@ -342,7 +345,7 @@ class LedgerJournal:
             job = self._state.jobs[tag]
             if not job.is_open:
                 found.append(tag)
-            elif self._has_ended(job.opened.owner):
+            elif self._is_left(job):
                 found.append(self._take_over(job))
             else:
                 continue
@@ -352,7 +355,7 @@ class LedgerJournal:
     def _is_orphan(self, job: Job) -> bool:
         if not job.is_open or job.tag in self._under_way:
             return False
-        ended = self._has_ended(job.opened.owner)
+        ended = self._is_left(job)
         if ended is None:
             _log.warning(
                 "vendor job %s of broker %s on %s is not taken over: nobody can say whether that "
@@ -362,6 +365,12 @@ class LedgerJournal:
                 job.opened.owner.host,
             )
         return bool(ended)
+
+    def _is_left(self, job: Job) -> bool | None:
+        ended = [self._has_ended(opened.owner) for opened in job.brokers]
+        if False in ended:
+            return False
+        return None if None in ended else True
 
     def _has_ended(self, owner: Owner) -> bool | None:
         return owner.name in self._state.closed or has_ended(owner, self._owner, self._job_ended)

@@ -1,16 +1,19 @@
 """What a ledger's steps come to: vendor jobs, the requests in them, and which results are taken.
 
-Who holds a result counts for as long as this execution of the workflow lasts (a *session*): the
-results of an earlier one are free, and claimed again in order. Steps may come twice, and from
-several files: each counts once.
+Who holds a result counts for as long as that execution of the workflow lasts (a *session*): the
+results of one that has ended are free, and claimed again in order. Steps may come twice, and from
+several files: each counts once. A step that is read before what it is about, which stands in
+another file, waits for that.
 """
 
+from collections.abc import Callable
 from enum import StrEnum
 
 from hybridflow.broker.ledger import steps as s
-from hybridflow.broker.ledger.pool import Place, Pool
+from hybridflow.broker.ledger.owner import Owner
+from hybridflow.broker.ledger.pool import Place, Pool, attempt_of
 from hybridflow.errors import ErrorRecord
-from hybridflow.records import Usage
+from hybridflow.records import ClientInfo, Usage
 
 __all__ = ["Job", "JobPhase", "RequestPhase", "RequestRecord", "State"]
 
@@ -42,8 +45,8 @@ class RequestRecord:
 
     Attributes
     ----------
-    admitted, session
-        What came in, and in which execution of the workflow.
+    admitted, opened
+        What came in, and at which broker: the beginning of its file.
     phase
         How far it has come.
     place
@@ -54,11 +57,11 @@ class RequestRecord:
         Why it failed.
     """
 
-    __slots__ = ("admitted", "error", "phase", "place", "reused", "session")
+    __slots__ = ("admitted", "error", "opened", "phase", "place", "reused")
 
-    def __init__(self, admitted: s.Admitted, session: str) -> None:
+    def __init__(self, admitted: s.Admitted, opened: s.Opened) -> None:
         self.admitted = admitted
-        self.session = session
+        self.opened = opened
         self.phase = RequestPhase.ADMITTED
         self.place: Place | None = None
         self.reused = False
@@ -72,8 +75,8 @@ class Job:
     ----------
     tag, id
         What it can be found by, and the vendor's id of it, if that is known.
-    opened
-        Whose job it is: the beginning of the file of who has intended it, or taken it over.
+    brokers
+        Whose job it is: the beginnings of the files of who has intended it, and taken it over.
     phase
         How far it has come.
     usage
@@ -86,11 +89,11 @@ class Job:
         Who was given one of them: its own requests, and those that have claimed one.
     """
 
-    __slots__ = ("error", "id", "intended", "opened", "phase", "places", "requests", "usage")
+    __slots__ = ("brokers", "error", "id", "intended", "phase", "places", "requests", "usage")
 
     def __init__(self, intended: s.Intended, opened: s.Opened) -> None:
         self.intended = intended
-        self.opened = opened
+        self.brokers = [opened]
         self.phase = JobPhase.INTENDED
         self.id: str | None = None
         self.usage = Usage()
@@ -104,9 +107,18 @@ class Job:
         return self.intended.tag
 
     @property
+    def opened(self) -> s.Opened:
+        """The beginning of the file of who has it now, as far as is known."""
+        return self.brokers[-1]
+
+    @property
     def is_open(self) -> bool:
         """Whether it may run at the vendor, as far as is known."""
         return self.phase in (JobPhase.INTENDED, JobPhase.STARTED)
+
+
+_WITHOUT_RESULTS = (JobPhase.VOID, JobPhase.RESOLVED)
+_FINAL = (JobPhase.STORED, JobPhase.VOID)
 
 
 class State:
@@ -115,7 +127,9 @@ class State:
     Parameters
     ----------
     session
-        The execution of the workflow whose holds count; those of others are over.
+        The execution of the workflow whose holds count.
+    has_ended
+        Whether a broker of another one has ended: then its holds are over.
 
     Attributes
     ----------
@@ -131,66 +145,120 @@ class State:
         QPU seconds, by resource and the broker that has booked them.
     """
 
-    def __init__(self, session: str) -> None:
+    def __init__(
+        self, session: str, has_ended: Callable[[Owner], bool] = lambda owner: True
+    ) -> None:
         self.jobs: dict[str, Job] = {}
         self.requests: dict[str, RequestRecord] = {}
         self.pools: dict[bytes, Pool] = {}
         self.closed: set[str] = set()
         self.booked: dict[str, dict[str, float]] = {}
         self._session = session
+        self._has_ended = has_ended
+        self._over: set[str] = set()
+        self._others: dict[str, tuple[Owner, list[tuple[Place, ClientInfo]]]] = {}
+        self._released: set[str] = set()
+        self._early: dict[str, list[tuple[s.Opened, s.Step]]] = {}
+        self._behind: dict[str, str] = {}
 
     def apply(self, opened: s.Opened, step: s.Step) -> None:
         """Take a step, from the file that begins with `opened`."""
         match step:
             case s.Admitted():
-                self.requests.setdefault(step.request, RequestRecord(step, opened.owner.session))
+                self._admit(opened, step)
             case s.Intended():
                 self._intend(opened, step)
             case s.Claimed():
-                self._claim(step)
+                self._claim(opened, step)
             case s.Delivered() | s.Failed() | s.Cancelled():
-                self._settle(step)
+                self._settle(opened, step)
             case s.Released(attempt=attempt):
                 self.release(attempt)
             case s.Closed():
                 self.closed.add(opened.owner.name)
+                self._end(opened.owner)
             case s.Opened():
                 pass
             case _:
                 self._move(opened, step)
 
+    # Steps that are read before what they are about
+
+    def _wait_for(self, name: str, opened: s.Opened, step: s.Step) -> None:
+        # `name` is a request's id or a vendor job's tag; what is damaged is waited for in vain.
+        self._early.setdefault(name, []).append((opened, step))
+        if isinstance(step, s.Claimed):
+            self._behind[step.request] = name
+
+    def _replay(self, name: str) -> None:
+        for opened, step in self._early.pop(name, ()):
+            # A request that was sent meanwhile had found nothing in what it had claimed before.
+            if not isinstance(step, s.Claimed) or self._behind.pop(step.request, "") == name:
+                self.apply(opened, step)
+
+    # Requests
+
+    def _admit(self, opened: s.Opened, step: s.Admitted) -> None:
+        request = self.requests.get(step.request)
+        if request is None:
+            self.requests[step.request] = RequestRecord(step, opened)
+            self._replay(step.request)
+        else:  # it came again, after its broker had died
+            request.opened = opened
+
     def _intend(self, opened: s.Opened, step: s.Intended) -> None:
-        if step.tag in self.jobs:
-            return
-        job = self.jobs[step.tag] = Job(step, opened)
+        job = self.jobs.get(step.tag)
+        if job is None:
+            job = self.jobs[step.tag] = Job(step, opened)
+        known = {place.index for place in job.places}
         for index, request_id in enumerate(step.requests):
             request = self.requests.get(request_id)
             if request is None:
-                continue  # its record is damaged
-            pool = self.pools.setdefault(request.admitted.digest, Pool())
-            place = pool.add(job, index)
-            job.places.append(place)
+                self._wait_for(request_id, opened, step)
+            elif index not in known:
+                self._place(request, job, index)
+        self._replay(step.tag)
+
+    def _place(self, request: RequestRecord, job: Job, index: int) -> None:
+        pool = self.pools.setdefault(request.admitted.digest, Pool())
+        place = pool.add(job, index)
+        job.places.append(place)
+        self._behind.pop(request.admitted.request, None)
+        if job.phase in _WITHOUT_RESULTS:
+            pool.drop(place)
+        else:
             self._give(request, place, RequestPhase.SENT)
 
     def _give(self, request: RequestRecord, place: Place, phase: RequestPhase) -> None:
         request.place, request.phase = place, phase
         place.job.requests.append(request)
+        client = request.admitted.client
         # What has a key is everybody's who knows it.
-        if request.session == self._session and request.admitted.key is None:
-            place.pool.hold(place, request.admitted.client)
+        if request.admitted.key is not None or attempt_of(client) in self._released:
+            return
+        owner = request.opened.owner
+        if owner.session != self._session:
+            if self._is_over(owner):
+                return
+            self._others[owner.name][1].append((place, client))
+        place.pool.hold(place, client)
 
-    def _claim(self, step: s.Claimed) -> None:
+    def _claim(self, opened: s.Opened, step: s.Claimed) -> None:
         request, job = self.requests.get(step.request), self.jobs.get(step.tag)
         if request is None or job is None:
+            self._wait_for(step.tag if request else step.request, opened, step)
             return
-        for place in job.places:
-            if place.index == step.place and place is not request.place:
-                request.reused = True
-                self._give(request, place, RequestPhase.CLAIMED)
+        place = next((place for place in job.places if place.index == step.place), None)
+        if place is None and step.place < len(job.intended.requests):
+            self._wait_for(job.intended.requests[step.place], opened, step)
+        elif place is not None and place is not request.place and job.phase not in _WITHOUT_RESULTS:
+            request.reused = True
+            self._give(request, place, RequestPhase.CLAIMED)
 
-    def _settle(self, step: s.Delivered | s.Failed | s.Cancelled) -> None:
+    def _settle(self, opened: s.Opened, step: s.Delivered | s.Failed | s.Cancelled) -> None:
         request = self.requests.get(step.request)
-        if request is None:
+        if request is None or step.request in self._behind:
+            self._wait_for(self._behind.get(step.request, step.request), opened, step)
             return
         if isinstance(step, s.Delivered):
             request.phase = RequestPhase.DELIVERED
@@ -203,10 +271,42 @@ class State:
         if place is not None and place.client is request.admitted.client:
             place.pool.free(place)
 
+    # Who holds what no more
+
+    @property
+    def others(self) -> list[Owner]:
+        """Brokers of other executions whose holds count, since they were at work."""
+        return [owner for owner, _ in self._others.values()]
+
+    def look_at_others(self) -> bool:
+        """Whether one of them has ended, so that what it held is free."""
+        ended = [owner for owner in self.others if self._has_ended(owner)]
+        for owner in ended:
+            self._end(owner)
+        return bool(ended)
+
+    def _is_over(self, owner: Owner) -> bool:
+        if owner.name not in self._over and owner.name not in self._others:
+            if self._has_ended(owner):
+                self._over.add(owner.name)
+            else:
+                self._others[owner.name] = (owner, [])
+        return owner.name in self._over
+
+    def _end(self, owner: Owner) -> None:
+        self._over.add(owner.name)
+        _, held = self._others.pop(owner.name, (owner, ()))
+        for place, client in held:
+            if place.client is client:
+                place.pool.free(place)
+
     def release(self, attempt: str) -> None:
-        """Let go of all that an attempt holds."""
+        """Let go of all that an attempt holds, or will be said to have held: it has ended."""
+        self._released.add(attempt)
         for pool in self.pools.values():
             pool.release(attempt)
+
+    # Vendor jobs
 
     def _move(
         self,
@@ -214,23 +314,48 @@ class State:
         step: s.Started | s.Stored | s.Voided | s.Doubted | s.Resolved,
     ) -> None:
         job = self.jobs.get(step.tag)
-        if job is None or job.phase in (JobPhase.STORED, JobPhase.VOID):
+        if job is None:
+            self._wait_for(step.tag, opened, step)
+            return
+        if job.phase in _FINAL:
             return
         match step:
             case s.Started():
-                job.phase, job.id, job.opened = JobPhase.STARTED, step.id, opened
+                self._start(job, step, opened)
             case s.Stored():
-                job.phase, job.id = JobPhase.STORED, step.id
-                self._book(job, step.usage, opened)
+                self._store(job, step, opened)
             case s.Voided():
                 job.phase, job.error, job.id = JobPhase.VOID, step.error, step.id or job.id
                 self._book(job, step.usage, opened)
+                self._forget(job)
             case s.Doubted():
-                job.phase = JobPhase.UNCERTAIN
+                if job.phase is JobPhase.INTENDED:
+                    job.phase = JobPhase.UNCERTAIN
             case s.Resolved():
                 job.phase = JobPhase.RESOLVED
-        if job.phase in (JobPhase.VOID, JobPhase.RESOLVED):
-            self._forget(job)
+                self._forget(job)
+
+    def _start(self, job: Job, step: s.Started, opened: s.Opened) -> None:
+        job.id = step.id
+        if all(known.owner.name != opened.owner.name for known in job.brokers):
+            job.brokers.append(opened)
+        if job.phase is not JobPhase.RESOLVED:
+            job.phase = JobPhase.STARTED
+
+    def _store(self, job: Job, step: s.Stored, opened: s.Opened) -> None:
+        was_given_up = job.phase is JobPhase.RESOLVED
+        job.phase, job.id = JobPhase.STORED, step.id
+        self._book(job, step.usage, opened)
+        if was_given_up:
+            self._take_back(job)
+
+    def _take_back(self, job: Job) -> None:
+        # It was there after all, and is paid for.
+        for place in job.places:
+            request = self.requests[job.intended.requests[place.index]]
+            place.pool.free(place)
+            if request.place is None:
+                self._give(request, place, request.phase)
 
     def _book(self, job: Job, usage: Usage, opened: s.Opened) -> None:
         job.usage = usage
