@@ -116,6 +116,8 @@ class Capabilities(Record, frozen=True, kw_only=True):
         Whether an estimator PUB with precision 0 is computed without sampling noise.
     tags
         Whether ``find(tag)`` can look up a vendor job whose id was lost.
+    find_seconds
+        How long a vendor job that was taken may be missing from what ``find`` sees.
     durable_jobs
         Whether a vendor job outlives the process that started it.
     options
@@ -135,6 +137,7 @@ class Capabilities(Record, frozen=True, kw_only=True):
     seeds: bool = False
     exact: bool = False
     tags: bool = False
+    find_seconds: float = 0.0
     durable_jobs: bool = False
     options: dict[Primitive, tuple[str, ...]] = {}
     fixed_seconds: float = 0.0

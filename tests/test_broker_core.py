@@ -281,7 +281,6 @@ def test_a_full_queue_refuses_and_takes_again(open_desk: Any) -> None:
     [
         ("bad", VendorJobError, "error 1517: circuit too bad"),
         ("refused", RequestError, "not in the basis"),
-        ("bug", InternalError, "KeyError: 'gate'"),
     ],
 )
 @pytest.mark.parametrize("guilty", [{3}, {0, 7}, {0, 1, 2, 3, 4, 5, 6, 7}])

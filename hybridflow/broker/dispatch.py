@@ -24,7 +24,7 @@ from hybridflow.backends.base import Backend
 from hybridflow.broker.allowance import Allowance
 from hybridflow.broker.fair import FairOrder, Room
 from hybridflow.broker.gather import Gather
-from hybridflow.broker.inquiry import Failure, Inquiry
+from hybridflow.broker.inquiry import Failure, Inquiry, Unknown
 from hybridflow.broker.intake import Intake
 from hybridflow.broker.journal import Journal, LeftBehind
 from hybridflow.broker.lanes import Lanes
@@ -38,6 +38,7 @@ from hybridflow.errors import (
     BackendLostError,
     BrokerLostError,
     HybridflowError,
+    ResourceError,
     VendorJobError,
 )
 from hybridflow.events import BrokerStarted, BrokerStopped, EventLog
@@ -51,6 +52,7 @@ __all__ = ["Dispatcher"]
 
 _log = logging.getLogger(__name__)
 _ELSEWHERE_SECONDS = 0.25
+_LOOK_UP_SECONDS = 30.0
 
 
 class Dispatcher:
@@ -102,6 +104,8 @@ class Dispatcher:
         self._events = log
         self._on_end = on_end
         self._hold = 0.0
+        self._not_found_yet: list[LeftBehind] = []
+        self._look_up_at = 0.0
         self._assemble()
 
     def _assemble(self) -> None:
@@ -186,7 +190,14 @@ class Dispatcher:
             self._journal.uncertain(job)
             self._intake.ended(job.tag)
             return
-        job.id = job.id or self._vendor.find(left.tag)
+        try:
+            job.id = job.id or self._vendor.find(left.tag, patiently=False)
+        except ResourceError as error:
+            # It is asked again later, and what waits for it is not to wait for that.
+            _log.warning("vendor job with tag %s cannot be looked up now: %s", left.tag, error)
+            self._not_found_yet.append(left)
+            self._outcomes.fail(self._intake.attached(left.tag), error)
+            return
         if job.id is None:
             never = VendorJobError(f"{self._resource.name!r} knows no vendor job {left.tag}")
             self._outcomes.void(job, never)
@@ -196,11 +207,18 @@ class Dispatcher:
         self._outcomes.started(job)
 
     def _look_elsewhere(self) -> None:
-        for found in self._journal.elsewhere():
+        for found in (*self._journal.elsewhere(), *self._to_be_looked_up()):
             if isinstance(found, LeftBehind):
                 self._adopt(found)
             else:
                 self._intake.ended(found)
+
+    def _to_be_looked_up(self) -> list[LeftBehind]:
+        if not self._not_found_yet or time.monotonic() < self._look_up_at:
+            return []
+        self._look_up_at = time.monotonic() + _LOOK_UP_SECONDS
+        found, self._not_found_yet = self._not_found_yet, []
+        return found
 
     def _serve(self) -> None:
         while not self._finished():
@@ -212,7 +230,7 @@ class Dispatcher:
     def _finished(self) -> bool:
         if not self._queue.closed:
             return False
-        return self._queue.overdue or not (self._lanes.running or not self._queue.empty)
+        return self._queue.overdue or not (self._lanes.out or not self._queue.empty)
 
     def _stopped_error(self) -> HybridflowError:
         return BrokerLostError(
@@ -225,8 +243,8 @@ class Dispatcher:
         self._queue.close(error, 0)
         self._intake.turn()
         for job in self._lanes.running:
-            if self._leaves:
-                _log.warning("the slot's time is up: vendor job %s is left running", job.id)
+            if self._leaves(job):
+                _log.warning("vendor job %s is left running: the run can have it later", job.id)
                 continue
             self._vendor.stop(job)
             self._outcomes.book(job, str(error))
@@ -234,10 +252,13 @@ class Dispatcher:
         self._vendor.release()
         self._journal.close()
 
-    @property
-    def _leaves(self) -> bool:
-        # Whoever wanted it was ended by the time limit, and may ask for it in another slot.
-        return self._capabilities.durable_jobs and self.allowance.time_is_up
+    def _leaves(self, job: VendorJob) -> bool:
+        # Whoever wanted it was ended by the time limit, or has failed with this broker, and may ask
+        # for it in another slot; or it is an earlier broker's, and the run's.
+        if not self._capabilities.durable_jobs:
+            return False
+        is_the_runs = self.error is not None or not job.work.entries
+        return self.allowance.time_is_up or (self._journal.keeps and is_the_runs)
 
     # -- out: batches --------------------------------------------------------------------------
 
@@ -284,8 +305,11 @@ class Dispatcher:
             job.id = self._backend.start(batch, tag=job.tag)
         except BackendLostError as error:
             self._recovery.lost(error, starting=job)
+        except HybridflowError as error:
+            self._recovery.refused(job, error)
         except Exception as error:
-            self._recovery.refused(job, ours(error))
+            _log.exception("the backend of %r failed to start a job", self._resource.name)
+            self._recovery.unanswered(job, ours(error))
         else:
             self._lanes.refusals.succeeded()
             self._lanes.running.append(job)
@@ -311,7 +335,7 @@ class Dispatcher:
             self._wait(patience - (time.monotonic() - began))
 
     def _wait(self, seconds: float) -> None:
-        if self._journal.awaits:
+        if self._journal.awaits or self._not_found_yet:
             seconds = min(seconds, _ELSEWHERE_SECONDS)
         if self._hold:
             self._queue.wait(min(seconds, self._hold), arrivals=not self._lanes.refusals.rest)
@@ -322,12 +346,21 @@ class Dispatcher:
         least, most = self._limits.poll_seconds
         return min(most, max(least, 0.02 * min(job.age for job in self._lanes.running)))
 
+    def _is_unwanted(self, job: VendorJob) -> bool:
+        if not job.unwanted or (self._capabilities.durable_jobs and self.allowance.time_is_up):
+            return False
+        self._intake.turn()  # who came before its owner left may be about to wait for it
+        return not self._intake.awaits(job.tag)
+
     def _look(self, job: VendorJob, wait: float) -> bool:
         # Whether it has ended.
-        if job.unwanted and not job.stopped and not self._leaves:
+        if not job.stopped and self._is_unwanted(job):
             self._vendor.stop(job)
         outcome = None if job.silence.rest else self._inquiry.outcome(job, wait)
         if outcome is None:
+            return False
+        if isinstance(outcome, Unknown):
+            self._recovery.unknown(job, outcome.error)
             return False
         self._lanes.running.remove(job)
         if isinstance(outcome, Failure):

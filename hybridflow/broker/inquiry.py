@@ -16,7 +16,7 @@ from hybridflow.errors import (
 )
 from hybridflow.records import Capabilities, JobState, JobStatus, PackedResult, Resource
 
-__all__ = ["Failure", "Inquiry", "Parts"]
+__all__ = ["Failure", "Inquiry", "Parts", "Unknown"]
 
 Parts = list[tuple[PackedResult, ...]]
 """Each request's part of a vendor job's results."""
@@ -27,6 +27,12 @@ class Failure(NamedTuple):
 
     error: HybridflowError
     may_repeat: bool
+
+
+class Unknown(NamedTuple):
+    """Why nobody can say what came of a vendor job that is, or may be, paid for."""
+
+    error: HybridflowError
 
 
 class Inquiry:
@@ -45,9 +51,10 @@ class Inquiry:
         self._vendor = vendor
         self._backend = vendor.backend
         self._is_free = is_free(capabilities)
+        self._is_durable = capabilities.durable_jobs
 
-    def outcome(self, job: VendorJob, wait: float) -> "Parts | Failure | None":
-        """Return what has come of a job; None if nothing has yet, or the vendor does not say.
+    def outcome(self, job: VendorJob, wait: float) -> "Parts | Failure | Unknown | None":
+        """Return what has come of a job; None if nothing has yet, or the vendor is silent for now.
 
         Parameters
         ----------
@@ -74,10 +81,15 @@ class Inquiry:
         except BackendLostError:
             raise
         except Exception as error:
-            # A vendor that does not answer for a moment has not failed the job. What a device has
-            # run is paid for, and is not run once more because its results cannot be read.
-            waits = _is_silence(error) and not self._vendor.despairs_of(job)
-            return None if waits else Failure(ours(error), self._is_free)
+            # A vendor that does not answer for a moment has not failed the job.
+            despairs = self._vendor.despairs_of(job)
+            if _is_silence(error) and not despairs:
+                return None
+            # What a device has run is paid for, and is not run once more because its results
+            # cannot be read, or because a key has expired.
+            if self._is_durable and not isinstance(error, VendorJobError):
+                return Unknown(ours(error))
+            return Failure(ours(error), self._is_free)
 
     def _parts(self, job: VendorJob, results: Sequence[PackedResult]) -> Parts:
         try:

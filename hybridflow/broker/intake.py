@@ -51,6 +51,10 @@ class Intake:
         """Ask anew for the requests that were attached to a vendor job: it has ended."""
         self._admit(self.attached(tag))
 
+    def awaits(self, tag: str) -> bool:
+        """Whether a request that is attached to a vendor job still wants its results."""
+        return any(not entry.state.final for entry in self._attached.get(tag, ()))
+
     def attached(self, tag: str) -> list[Entry]:
         """Take out the requests that are attached to a vendor job."""
         return self._attached.pop(tag, [])

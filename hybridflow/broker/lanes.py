@@ -43,18 +43,24 @@ class Lanes:
 
     def free(self, *, full: bool) -> bool:
         """Whether a job may be started now; `full`: with the largest batch that can be."""
-        if not self.running:
+        out = self.out
+        if not out:
             return True
         # Work under which a simulator was lost runs alone: when that happens again, it is guilty.
-        suspects = [job.work for job in self.running] + list(self.again)[:1]
+        suspects = [job.work for job in out] + list(self.again)[:1]
         if self._is_free and any(work.losses for work in suspects):
             return False
         ahead = full or bool(self.again) or not self._serial
-        return ahead and len(self.running) < self._count
+        return ahead and len(out) < self._count
+
+    @property
+    def out(self) -> list[VendorJob]:
+        """The jobs that take up a lane: about those that were given up, nobody knows."""
+        return [job for job in self.running if not job.given_up]
 
     def share(self, waiting: int) -> int:
         """Return how many of the requests that wait go into one batch, for all lanes to be used."""
-        free = 1 if self._serial else max(1, self._count - len(self.running))
+        free = 1 if self._serial else max(1, self._count - len(self.out))
         return -(-waiting // free)
 
     def next_again(self) -> Work | None:

@@ -78,15 +78,20 @@ class Recovery:
         may_repeat
             Whether running its requests again pays for nothing twice.
         """
-        if self._capabilities.durable_jobs and job.silence.attempts:
-            # Given up, but it may well go on there: a later broker of the run can have it.
-            self._outcomes.book(job, str(error))
-            self._outcomes.fail([*job.work.entries, *self._intake.attached(job.tag)], error)
-            return
         usage = self._outcomes.void(job, error)
         self._intake.ended(job.tag)
         was_billed = usage != Usage()
         self._repeat_or_fail(job.work, error, was_billed=was_billed, may_repeat=may_repeat)
+
+    def unknown(self, job: VendorJob, error: HybridflowError) -> None:
+        """Deal with a vendor job of which nobody can say what came: it may well go on there.
+
+        Its requests fail. It is asked about as long as this broker lives, and by later ones of the
+        run; a request for the same waits for it.
+        """
+        requests = [*job.work.entries, *self._intake.attached(job.tag)]
+        job.give_up()
+        self._outcomes.fail(requests, error)
 
     def _repeat_or_fail(
         self, work: Work, error: HybridflowError, *, was_billed: bool, may_repeat: bool
@@ -109,6 +114,10 @@ class Recovery:
 
     # Lost
 
+    def unanswered(self, job: VendorJob, error: HybridflowError) -> None:
+        """Deal with a vendor whose answer to a start made no sense: it may have taken the job."""
+        self._find(job, error)
+
     def lost(self, error: BackendLostError, starting: VendorJob | None = None) -> None:
         """Deal with the loss of the backend, perhaps while a job was being started."""
         _log.warning("the backend of %r was lost: %s", self._resource.name, error)
@@ -130,14 +139,16 @@ class Recovery:
             self._find(starting, error)
 
     def _save(self, job: VendorJob, error: BackendLostError) -> None:
-        if self._capabilities.durable_jobs and job.work.losses <= self._limits.attempts:
+        if self._capabilities.durable_jobs:
             self._lanes.running.append(job)
+            if job.work.losses > self._limits.attempts:
+                self.unknown(job, error)
             return
         self._outcomes.void(job, error)
         self._intake.ended(job.tag)
         self._run_again_if_free(job.work, error)
 
-    def _run_again_if_free(self, work: Work, error: BackendLostError) -> None:
+    def _run_again_if_free(self, work: Work, error: HybridflowError) -> None:
         if self._is_free and work.losses == 1:
             self._lanes.again.append(work)
         elif self._is_free and len(work.entries) > 1:
@@ -146,7 +157,7 @@ class Recovery:
         else:
             self._outcomes.fail(work.entries, error)
 
-    def _find(self, job: VendorJob, error: BackendLostError) -> None:
+    def _find(self, job: VendorJob, error: HybridflowError) -> None:
         if self._is_free or not self._capabilities.tags:
             self._unheard(job, error)
             return
@@ -162,7 +173,7 @@ class Recovery:
         else:
             self.refused(job, error)
 
-    def _unheard(self, job: VendorJob, error: BackendLostError) -> None:
+    def _unheard(self, job: VendorJob, error: HybridflowError) -> None:
         # Whether the vendor has taken it, nobody can say.
         if self._is_free:
             self._outcomes.void(job, error)
@@ -181,9 +192,9 @@ def _may_be_a_circuits_fault(error: HybridflowError) -> bool:
     return not error.transient and not is_the_way
 
 
-def _uncertain(error: BackendLostError, advice: str) -> UncertainError:
+def _uncertain(error: HybridflowError, advice: str) -> UncertainError:
     return UncertainError(
-        f"{error} (it was lost while a vendor job was being started: whether that job runs, and is "
+        f"{error} (that was while a vendor job was being started: whether that job runs, and is "
         f"paid for, is not known; {advice}; with `on_uncertain = "
         '"repeat"` in the site file it is repeated without asking)',
         resource=error.resource,

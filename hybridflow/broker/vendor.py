@@ -66,8 +66,15 @@ class Vendor:
             _log.warning("the usage of vendor job %s is not known: %s", job.id, unknown)
             return None
 
-    def find(self, tag: str) -> str | None:
+    def find(self, tag: str, *, patiently: bool = True) -> str | None:
         """Return the id of the vendor job with a tag; None if the vendor never took one.
+
+        Parameters
+        ----------
+        tag
+            The tag.
+        patiently
+            Whether a vendor that does not answer is asked for as long as others wait for it.
 
         Raises
         ------
@@ -84,11 +91,17 @@ class Vendor:
             backoff.failed(self._limits)
             if found is not None:
                 return found
-            if error is None and backoff.attempts >= _LOOKS:
+            if error is None and self._never_was(backoff):
                 return None
-            if error is not None and (self._gives_up(backoff) or not error.transient):
+            if error is not None and not (patiently and error.transient):
+                raise error
+            if error is not None and self._gives_up(backoff):
                 raise error
             self.pause(backoff)
+
+    def _never_was(self, backoff: Backoff) -> bool:
+        lasted = backoff.lasted >= self._capabilities.find_seconds
+        return self._queue.overdue or (lasted and backoff.attempts >= _LOOKS)
 
     def acquire_again(self, lost: BackendLostError) -> None:
         """Acquire a backend that was lost.

@@ -70,6 +70,10 @@ class Backoff:
         self._attempts = 0
         self._until = -math.inf
 
+    def begin_anew(self) -> None:
+        """Forget the failed attempts, but not the pause before the next one."""
+        self._attempts = 0
+
     @property
     def rest(self) -> float:
         """Seconds until the next attempt; 0 if it may be made now."""
@@ -80,9 +84,14 @@ class Backoff:
         """Attempts that have failed, one after the other."""
         return self._attempts
 
+    @property
+    def lasted(self) -> float:
+        """Seconds since the first of them."""
+        return time.monotonic() - self._since if self._attempts else 0.0
+
     def hopeless(self, limits: Limits, seconds: float) -> bool:
         """Whether there were enough attempts, for so many seconds."""
-        return self._attempts >= limits.attempts and time.monotonic() - self._since >= seconds
+        return self._attempts >= limits.attempts and self.lasted >= seconds
 
 
 class Work:
@@ -145,11 +154,25 @@ class VendorJob:
         When it was started (``time.monotonic``).
     stopped
         Whether the vendor was told to end it.
+    given_up
+        Whether its requests have failed since the vendor does not say, or not readably, what came
+        of it. It was paid for, and may yet be heard of.
     silence
         How long the vendor has not answered about it.
     """
 
-    __slots__ = ("cuts", "id", "load", "pubs", "silence", "started", "stopped", "tag", "work")
+    __slots__ = (
+        "cuts",
+        "given_up",
+        "id",
+        "load",
+        "pubs",
+        "silence",
+        "started",
+        "stopped",
+        "tag",
+        "work",
+    )
 
     def __init__(
         self, work: Work, cuts: tuple[Cut, ...], *, tag: str = "", id: str | None = None
@@ -162,6 +185,7 @@ class VendorJob:
         self.load = work.load
         self.started = time.monotonic()
         self.stopped = False
+        self.given_up = False
         self.silence = Backoff()
 
     @property
@@ -171,5 +195,11 @@ class VendorJob:
 
     @property
     def unwanted(self) -> bool:
-        """Whether nobody waits for it any more; an earlier broker's is wanted by its run."""
+        """Whether nobody waits for it any more; one without requests is wanted by its run."""
         return bool(self.work.entries) and not self.work.wanted
+
+    def give_up(self) -> None:
+        """Let go of its requests, which have failed, and begin to ask anew."""
+        self.work = Work([], self.work.losses)
+        self.given_up = True
+        self.silence.begin_anew()
