@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,14 @@ import msgspec
 import pytest
 from family import eventually
 
+from hybridflow import environment
 from hybridflow.broker.entry import Entry
 from hybridflow.broker.journal import Attached
 from hybridflow.broker.ledger import compaction, steps
 from hybridflow.broker.ledger.appender import Appender
 from hybridflow.broker.ledger.frames import Damage, Frame, frame, frames
 from hybridflow.broker.ledger.journal import LedgerJournal
+from hybridflow.broker.ledger.opening import open_journal
 from hybridflow.broker.ledger.owner import Owner, has_ended, this_process
 from hybridflow.broker.ledger.reader import Reader
 from hybridflow.broker.ledger.results import results_file
@@ -26,6 +29,7 @@ from hybridflow.broker.work import VendorJob, Work
 from hybridflow.errors import LedgerError, UncertainError, VendorJobError
 from hybridflow.events import EventLog, TaskEnded
 from hybridflow.records import (
+    Capabilities,
     ClientInfo,
     PackedPub,
     PackedResult,
@@ -659,6 +663,134 @@ def test_what_has_become_of_requests_can_be_read(tmp_path: Path) -> None:
     assert found[failed.id].phase is RequestPhase.FAILED
     assert found[failed.id].error.message == "no"
     assert found[cancelled.id].phase is RequestPhase.CANCELLED
+
+
+def test_results_may_be_longer_than_any_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hybridflow.broker.ledger.frames._LONGEST", 2000)
+    broker = Broker(tmp_path, alive=False)
+    asked = request()
+    broker.ask(asked)
+    job = broker.start(asked)
+    reply = msgspec.structs.replace(
+        replies_of(job)[0], results=(PackedResult(arrays={"meas": bytes(4000)}),)
+    )
+    broker.journal.stored(job, [reply], Usage())
+    assert Broker(tmp_path, "b", "two").ask(request(attempt="new")) == reply
+
+
+def test_results_that_have_no_form_are_delivered_and_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Full:
+        def encode(self, replies: Any) -> bytes:
+            raise ValueError("too long")
+
+    monkeypatch.setattr("hybridflow.broker.ledger.results._encoder", Full())
+    broker = Broker(tmp_path)
+    (reply,) = broker.run(asked := request())
+    assert "too long" in caplog.text
+    assert broker.ask(asked) == reply
+
+
+@pytest.mark.parametrize(
+    "changes", [{"backend": "other"}, {"options": {"device": "other"}}, {"name": "other"}]
+)
+def test_results_of_another_device_are_not_replayed(tmp_path: Path, changes: Any) -> None:
+    Broker(tmp_path, "a", alive=False).run(request())
+    other = Broker(tmp_path, "b", "two", msgspec.structs.replace(QPU, **changes))
+    assert other.ask(request(attempt="new")) is None
+
+
+def test_a_vendor_job_of_another_backend_is_not_taken_over(tmp_path: Path) -> None:
+    broker = Broker(tmp_path, "a", alive=False)
+    asked = request()
+    broker.ask(asked)
+    broker.start(asked)
+    other = msgspec.structs.replace(QPU, backend="other")
+    assert not Broker(tmp_path, "b", "two", other).journal.left_behind()
+    assert Broker(tmp_path, "c", "two").journal.left_behind()
+
+
+def test_a_file_that_cannot_be_read_for_now_costs_no_other_its_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading = Broker(tmp_path, "reading")
+    broken, paying = Broker(tmp_path, "broken"), Broker(tmp_path, "paying", alive=False)
+    replies = [*broken.run(request("a", key="a")), *paying.run(request("b", key="b"))]
+    open_file = Path.open
+
+    def stale(path: Path, *arguments: Any, **named: Any) -> Any:
+        if path.name.startswith("broken"):
+            raise OSError(116, "Stale file handle")
+        return open_file(path, *arguments, **named)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "open", stale)
+        assert reading.ask(request("b", key="b")) == replies[1]
+        assert reading.ask(request("a", key="a")) is None
+    assert reading.ask(request("a", key="a", attempt="later")) == replies[0]
+
+
+def test_what_was_let_go_of_stays_free_when_files_are_compacted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compaction, "LEAST_BYTES", 1)
+    monkeypatch.setattr(compaction, "_GAIN", 10)
+    first = Broker(tmp_path, "a")
+    (reply,) = first.run(asked := request(host="node9"))
+    first.journal.gone(asked.client)
+    first.journal.close()
+    again = Broker(tmp_path, "b")
+    assert [file.name for file in files(tmp_path)] == ["a.0.log"]
+    assert again.ask(request(attempt="new")) == reply
+
+
+def test_all_that_is_new_in_a_folder_is_made_durable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: Counter[str] = Counter()
+    fsync = os.fsync
+
+    def noted(descriptor: int) -> None:
+        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        synced[str(path.relative_to(tmp_path))] += 1
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    device = Capabilities(primitives=(Primitive.SAMPLER,), simulator=False, durable_jobs=True)
+    run = tmp_path / "runs" / "mine"
+    open_journal(QPU, device, environ={environment.RUN: str(run)})
+    assert synced == {".": 1, "runs": 1}
+    Broker(run).run(request())
+    assert synced["runs/mine"] == 1
+    assert synced["runs/mine/ledger"] == 2  # for the broker's file, and for the results' folder
+    assert synced["runs/mine/ledger/results"] == 1
+
+
+@pytest.mark.parametrize("harm", ["link", "others"])
+@pytest.mark.parametrize("folder", ["ledger", "ledger/results"])
+def test_a_folder_that_is_not_the_users_alone_is_not_used(
+    tmp_path: Path, harm: str, folder: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    real = tmp_path / "elsewhere"
+    real.mkdir(mode=0o700)
+    run = tmp_path / "run"
+    (run / folder).parent.mkdir(parents=True, mode=0o700)
+    if harm == "link":
+        (run / folder).symlink_to(real)
+    else:
+        (run / folder).mkdir()
+        (run / folder).chmod(0o777)
+    if folder == "ledger":
+        with pytest.raises(LedgerError, match="cannot be trusted"):
+            Broker(run)
+    else:
+        (run / "ledger").chmod(0o700)
+        Broker(run).run(request())
+        assert "results" in caplog.text
+    assert not list(real.iterdir())
 
 
 def test_files_are_the_owners_alone(tmp_path: Path) -> None:

@@ -9,11 +9,12 @@ import logging
 import os
 from pathlib import Path
 
+from hybridflow.broker.ledger.folders import make_folder, sync_folder
 from hybridflow.broker.ledger.frames import frame
 from hybridflow.broker.ledger.steps import Opened, Step, encode
 from hybridflow.errors import LedgerError
 
-__all__ = ["Appender", "sync_folder"]
+__all__ = ["Appender"]
 
 _log = logging.getLogger(__name__)
 
@@ -86,9 +87,7 @@ class Appender:
             raise FileNotFoundError(0, "its file was removed")
 
     def _open(self) -> None:
-        made = not self._folder.is_dir()
-        if made:
-            self._folder.mkdir(mode=0o700, exist_ok=True)
+        make_folder(self._folder, durable=self._durable)
         self._number += 1
         name = f"{self._opened.owner.name}.{self._number}.log"
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL
@@ -96,8 +95,6 @@ class Appender:
         self._pending[:0] = frame(encode(self._opened))
         if self._durable:
             sync_folder(self._folder)
-            if made:
-                sync_folder(self._folder.parent)
 
     def _abandon(self) -> None:
         self._written = 0
@@ -113,12 +110,3 @@ class Appender:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from hybridflow.broker.ledger import steps as s
-from hybridflow.broker.ledger.appender import sync_folder
+from hybridflow.broker.ledger.folders import sync_folder
 from hybridflow.broker.ledger.frames import frame
 from hybridflow.broker.ledger.owner import Owner
 from hybridflow.broker.ledger.reader import Source
@@ -76,7 +76,7 @@ def _kept(steps: Iterable[s.Step]) -> list[s.Step]:
 
     def counts(step: s.Step) -> bool:
         match step:
-            case s.Opened() | s.Closed() | s.Released():
+            case s.Opened() | s.Closed():
                 return False
             case s.Started(tag=tag) | s.Doubted(tag=tag):
                 return tag not in final

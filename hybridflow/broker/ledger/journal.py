@@ -22,7 +22,8 @@ from hybridflow.broker.ledger import steps as s
 from hybridflow.broker.ledger.advice import uncertain, what_to_do
 from hybridflow.broker.ledger.appender import Appender
 from hybridflow.broker.ledger.compaction import compact
-from hybridflow.broker.ledger.identity import digest
+from hybridflow.broker.ledger.folders import check_folder
+from hybridflow.broker.ledger.identity import digest, form_of
 from hybridflow.broker.ledger.outcomes import Outcomes
 from hybridflow.broker.ledger.owner import JobEnded, Owner, has_ended, nobody_knows
 from hybridflow.broker.ledger.pool import Place, attempt_of
@@ -79,6 +80,7 @@ class LedgerJournal:
         self._run = run
         self._folder = run / "ledger"
         self._resource = resource
+        self._form = form_of(resource)
         self._owner = owner
         self._free = free
         self._job_ended = job_ended
@@ -94,10 +96,24 @@ class LedgerJournal:
         self._unstored: dict[str, Sequence[Reply]] = {}
         self._complaint = ""
         self._read_at = 0.0
+        self._check_folder()
         compact(self._folder, self._has_ended)
         self._refresh()
         self._finish_reading()
         self._free_the_dead()
+
+    def _check_folder(self) -> None:
+        # What stands in it is given out as results, and tells whether something is paid for.
+        try:
+            check_folder(self._folder)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise LedgerError(
+                f"the ledger in {self._folder} cannot be trusted: {error.strerror}; move it away, "
+                "or name another folder for the run",
+                transient=False,
+            ) from error
 
     # -- requests ------------------------------------------------------------------------------
 
@@ -125,7 +141,7 @@ class LedgerJournal:
         self._note(
             s.Admitted(
                 request=request.id,
-                digest=digest(request, self._resource.name),
+                digest=digest(request, self._form),
                 client=request.client,
                 key=request.key,
                 pubs=len(request.pubs),
@@ -281,14 +297,14 @@ class LedgerJournal:
         self._under_way.discard(job.tag)
         try:
             write_replies(self._folder, job.tag, replies, durable=not self._free)
-        except OSError as error:
+        except LedgerError as error:
             # Here they are known; after the broker's end they can only be asked of the vendor.
             if not self._free:
                 self._unstored[job.tag] = list(replies)
             _log.error(
                 "the results of vendor job %s cannot be stored and are delivered only: %s",
                 job.id,
-                error.strerror or error,
+                error,
             )
             self._state.apply(self._opened, s.Stored(tag=job.tag, id=job.id, usage=usage))
             return
@@ -317,7 +333,7 @@ class LedgerJournal:
         """Return the vendor jobs of brokers that have ended, to be taken over."""
         found = []
         for job in list(self._state.jobs.values()):
-            if job.opened.resource != self._resource.name or not self._is_orphan(job):
+            if not self._is_mine(job) or not self._is_orphan(job):
                 continue
             if self._free:
                 lost = ErrorRecord.of(BackendLostError("its simulator has ended"))
@@ -325,6 +341,11 @@ class LedgerJournal:
             else:
                 found.append(self._take_over(job))
         return found
+
+    def _is_mine(self, job: Job) -> bool:
+        # A name may be given to another device; its vendor would not know the job.
+        opened = job.opened
+        return (opened.resource, opened.backend) == (self._resource.name, self._resource.backend)
 
     def _take_over(self, job: Job) -> LeftBehind:
         self._under_way.add(job.tag)

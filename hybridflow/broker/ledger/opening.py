@@ -9,6 +9,7 @@ from pathlib import Path
 from hybridflow import environment
 from hybridflow.broker.journal import Journal, NoJournal
 from hybridflow.broker.lanes import is_free
+from hybridflow.broker.ledger.folders import sync_folder
 from hybridflow.broker.ledger.journal import LedgerJournal
 from hybridflow.broker.ledger.owner import this_process
 from hybridflow.broker.ledger.reader import Reader
@@ -39,13 +40,13 @@ def open_journal(
     Raises
     ------
     LedgerError
-        If the run's ledger was written by a newer version.
+        If the run's ledger was written by a newer version, or others may write to it.
     """
     run = environ.get(environment.RUN)
     if not run:
         return NoJournal()
     with contextlib.suppress(OSError):  # whoever writes first will say so
-        Path(run).mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make(Path(run).absolute(), durable=not is_free(capabilities))
     name = f"{resource.name}-{uuid.uuid4().hex[:8]}"
     owner = this_process(name, environment.session(environ), environ)
     return LedgerJournal(
@@ -55,6 +56,13 @@ def open_journal(
         free=is_free(capabilities),
         job_ended=lambda job: True if job in ended_jobs else None,
     )
+
+
+def _make(run: Path, *, durable: bool) -> None:
+    missing = [folder for folder in (run, *run.parents) if not folder.exists()]
+    run.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for folder in missing if durable else ():
+        sync_folder(folder.parent)
 
 
 def slurm_jobs_left(run: Path, resource: str) -> set[str]:

@@ -70,14 +70,15 @@ class Source:
         except FileNotFoundError:
             self.closed = True  # compacted: the same stands in another file
             return []
-        begin, steps = self._offset, []
+        begin, end, steps = self._offset, self._offset, []
         self.torn = None
         for found in frames(data):
             if isinstance(found, Damage):
                 self._note(Flaw(self.file, begin + found.begin, begin + found.end, found.torn))
                 continue
-            self._offset = begin + found.end
+            end = begin + found.end
             steps.append(self._step(found.payload))
+        self._offset = end
         return steps
 
     def _note(self, flaw: Flaw) -> None:
@@ -136,18 +137,23 @@ class Reader:
         Raises
         ------
         LedgerError
-            If a file cannot be read, or only by a newer version.
+            If a file can be read by a newer version only; or, after the steps of all others, if
+            one cannot be read now: then the next call begins where this one had to stop.
         """
-        try:
-            found = [(source, source.news()) for source in self._open_ones()]
-        except OSError as error:
-            raise LedgerError(
-                f"the ledger in {self._folder} cannot be read: {error.strerror}"
-            ) from error
+        found, failed = [], None
+        for source in self._open_ones():
+            try:
+                found.append((source, source.news()))
+            except OSError as error:
+                failed = error
         for source, steps in sorted(found, key=lambda item: item[0].order):
             for step in steps:
                 if source.opened is not None:
                     yield source.opened, step
+        if failed is not None:
+            raise LedgerError(
+                f"the ledger in {self._folder} cannot be read: {failed.strerror}"
+            ) from failed
 
     def _open_ones(self) -> list[Source]:
         for file in self._folder.glob("*.*.log"):
