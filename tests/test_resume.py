@@ -198,6 +198,12 @@ def slot(run: Path, emulator: QpuEmulator) -> "Iterator[subprocess.Popen[str]]":
         yield door
 
 
+def words_of(process: psutil.Process) -> str:
+    with contextlib.suppress(psutil.Error):  # it has just ended
+        return " ".join(process.cmdline())
+    return ""
+
+
 @pytest.mark.parametrize("victim", ["hybridflow.broker", "retry_tasks", "door"])
 def test_a_slot_whose_processes_are_killed_pays_for_nothing_twice(
     slow: QpuEmulator, tmp_path: Path, victim: str
@@ -209,7 +215,7 @@ def test_a_slot_whose_processes_are_killed_pays_for_nothing_twice(
         if victim == "door":
             door.kill()
         else:  # of the reaper and its child, the child
-            [each for each in everyone if victim in " ".join(each.cmdline())][-1].kill()
+            [each for each in everyone if victim in words_of(each)][-1].kill()
         output, _ = door.communicate(timeout=SECONDS)
     psutil.wait_procs(everyone, timeout=SECONDS)
     if victim != "hybridflow.broker":  # which its door starts again

@@ -62,9 +62,11 @@ def test_it_has_the_parameters_and_the_engine_of_before(tmp_path: Path) -> None:
 
 
 def test_a_run_that_still_goes_on_is_left_alone(tmp_path: Path) -> None:
-    begun(tmp_path, os.getppid())
-    with pytest.raises(InputError, match=f"process {os.getppid()}"):
-        earlier_run(tmp_path)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as leader:
+        begun(tmp_path, leader.pid)
+        with pytest.raises(InputError, match=f"process {leader.pid}"):
+            earlier_run(tmp_path)
+        leader.kill()
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
