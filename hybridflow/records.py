@@ -259,6 +259,8 @@ class ClientInfo(Record, frozen=True, kw_only=True):
         What the engine calls the task each time that it runs it; empty where that is not known.
     host, pid
         The process.
+    namespace, born
+        What tells it from another process that has the same id; 0 where that is not known.
     weight
         The workflow's share of the device, in proportion to those of others.
     """
@@ -270,6 +272,8 @@ class ClientInfo(Record, frozen=True, kw_only=True):
     engine_task: str = ""
     host: str = ""
     pid: int = 0
+    namespace: int = 0
+    born: int = 0
     weight: float = 1.0
 
     def __post_init__(self) -> None:

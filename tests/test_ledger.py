@@ -16,7 +16,9 @@ from hybridflow import environment
 from hybridflow.broker.entry import Entry
 from hybridflow.broker.journal import Attached
 from hybridflow.broker.ledger import compaction, steps
+from hybridflow.broker.ledger import journal as ledger_journal
 from hybridflow.broker.ledger.appender import Appender
+from hybridflow.broker.ledger.book import Book
 from hybridflow.broker.ledger.frames import Damage, Frame, frame, frames
 from hybridflow.broker.ledger.journal import LedgerJournal
 from hybridflow.broker.ledger.opening import open_journal
@@ -107,11 +109,11 @@ class Broker:
     def ask(self, request: Request) -> Any:
         return self.journal.admit(Entry(request, None, NOBODY))
 
-    def send(self, *requests: Request) -> VendorJob:
+    def send(self, *requests: Request, seconds: float = 0.0) -> VendorJob:
         """Intend a vendor job with requests that were admitted."""
         _, cuts = merge(requests, [1.0] * len(requests))
         job = VendorJob(Work([Entry(request, None, NOBODY) for request in requests]), cuts)
-        self.journal.intend(job)
+        self.journal.intend(job, seconds)
         return job
 
     def start(self, *requests: Request) -> VendorJob:
@@ -392,7 +394,7 @@ def test_files_may_be_read_in_any_order(tmp_path: Path) -> None:
         for opened, step in sorted(news, key=lambda item: order.index(item[0].owner.name)):
             state.apply(opened, step)
         assert state.jobs[job.tag].phase is JobPhase.STORED
-        assert state.booked == {"qpu": {"b": 2.0}}
+        assert state.booked == {"qpu": {"a": 0.0, "b": 2.0}}
         assert state.requests[retry.id].place is state.requests[asked.id].place
         (pool,) = state.pools.values()
         assert not list(pool.offers(request(attempt="third").client))
@@ -816,16 +818,119 @@ def test_what_another_broker_has_under_way_is_waited_for(tmp_path: Path) -> None
     assert second.ask(asked) == reply
 
 
-def test_what_nobody_can_say_is_not_waited_for(tmp_path: Path) -> None:
-    by_a_process_that_dies(tmp_path, "r = request(); broker.ask(r); broker.start(r)")
+def test_what_nobody_can_say_is_waited_for_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by_a_process_that_dies(tmp_path, "r = request(key='mine'); broker.ask(r); broker.start(r)")
     far_away(tmp_path)
     broker = Broker(tmp_path, "b", "two")
+    asked = request(key="mine")
     assert not broker.journal.left_behind()
+    waits = broker.ask(asked)
+    assert isinstance(waits, Attached)
+    assert not broker.journal.elsewhere()
+    monkeypatch.setattr(ledger_journal, "_PATIENCE_SECONDS", 0.0)
+    eventually(lambda: [*broker.journal.elsewhere()] == [waits.tag])
     with pytest.raises(UncertainError, match="has ended"):
-        broker.ask(request(attempt="new"))
+        broker.ask(asked)
     known = Broker(tmp_path, "c", "two", job_ended={"77": True}.get)
     (left,) = known.journal.left_behind()
     assert left.id is not None
+
+
+def test_a_live_broker_of_which_nobody_can_say_so_delivers_all_the_same(tmp_path: Path) -> None:
+    rule = msgspec.structs.replace(QPU, on_uncertain="repeat")
+    first, second = Broker(tmp_path, "a"), Broker(tmp_path, "b", resource=rule)
+    second.journal._has_ended = lambda owner: None  # type: ignore[method-assign]
+    mine, asked = request(key="mine"), request(key="mine")
+    assert first.ask(mine) is None
+    job = first.start(mine)
+    assert second.ask(asked) == Attached(tag=job.tag)
+    (reply,) = replies_of(job)
+    first.journal.stored(job, [reply], Usage())
+    eventually(lambda: [*second.journal.elsewhere()] == [job.tag])
+    assert second.ask(asked) == reply
+
+
+def test_a_person_who_has_found_the_job_lets_it_be_taken_over(tmp_path: Path) -> None:
+    by_a_process_that_dies(tmp_path, "r = request(); broker.ask(r); broker.send(r)")
+    far_away(tmp_path)
+    broker = Broker(tmp_path, "b", "two")
+    asked = request(attempt="new")
+    waits = broker.ask(asked)
+    assert isinstance(waits, Attached)
+    Book(tmp_path).resolve(waits.tag, "found")
+    left: list[Any] = []
+    eventually(lambda: left.extend(broker.journal.elsewhere()) or left)
+    assert (left[0].tag, left[0].id) == (waits.tag, "found")
+
+
+def test_what_was_given_up_and_comes_after_all_is_kept(tmp_path: Path) -> None:
+    first = Broker(tmp_path, "a")
+    asked = request()
+    first.ask(asked)
+    job = first.start(asked)
+    first.journal._note(steps.Resolved(tag=job.tag))
+    (reply,) = replies_of(job)
+    first.journal.stored(job, [reply], Usage())
+    first.journal.close()
+    assert Broker(tmp_path, "b", "two").ask(request(attempt="new")) == reply
+
+
+def test_what_others_may_use_counts_as_estimated_until_it_is_known(tmp_path: Path) -> None:
+    first, second = Broker(tmp_path, "a"), Broker(tmp_path, "b")
+    asked = [request("x"), request("y")]
+    jobs = []
+    for one in asked:
+        first.ask(one)
+        jobs.append(first.send(one, seconds=3.0))
+    assert second.journal.booked() == 6.0
+    assert first.journal.booked() == 0.0
+    jobs[0].id = "vendor-1"
+    first.journal.started(jobs[0])
+    first.journal.stored(jobs[0], replies_of(jobs[0]), Usage(qpu_seconds=2.0))
+    first.journal.uncertain(jobs[1])
+    assert second.journal.booked() == 5.0
+    first.journal.close()
+    Book(tmp_path).resolve(jobs[1].tag, None)  # a person has looked: it is not there
+    assert second.journal.booked() == 2.0
+
+
+def test_a_process_is_not_taken_for_another_with_its_id(tmp_path: Path) -> None:
+    here = this_process("x", "", {})
+    old = {"attempt": "", "namespace": here.namespace, "born": here.born - 1}
+    broker = Broker(tmp_path, "a")
+    (reply,) = broker.run(request(**old))
+    me = old | {"born": here.born}
+    assert broker.ask(request(**me)) is None
+    again = Broker(tmp_path, "b")
+    assert again.ask(request(**me)) == reply
+
+
+def test_a_file_says_more_than_once_whose_it_is(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    broker = Broker(tmp_path, alive=False)
+    (reply,) = broker.run(request())
+    for _ in range(10):
+        broker.run(request("other"))
+    damage(tmp_path, 20)
+    assert Broker(tmp_path, "b", "two").ask(request(attempt="new")) == reply
+    assert "damaged" in caplog.text
+
+
+def test_a_file_of_nobody_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    Broker(tmp_path, alive=False).run(request())
+    damage(tmp_path, 20)
+    assert Broker(tmp_path, "b", "two").ask(request(attempt="new")) is None
+    assert "nobody can read whose" in caplog.text
+
+
+def damage(run: Path, place: int) -> None:
+    (file,) = files(run)
+    data = bytearray(file.read_bytes())
+    data[place] ^= 0xFF
+    file.write_bytes(data)
 
 
 def far_away(run: Path) -> None:

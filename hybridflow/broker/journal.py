@@ -84,8 +84,10 @@ class Journal(Protocol):
             request fails with that.
         """
 
-    def intend(self, job: VendorJob) -> None:
+    def intend(self, job: VendorJob, seconds: float = 0.0) -> None:
         """Note that the vendor is about to be asked for a job with ``job.work.entries``.
+
+        It may cost so many device `seconds`, by an estimate.
 
         Raises
         ------
@@ -146,7 +148,10 @@ class Journal(Protocol):
         """
 
     def booked(self) -> float:
-        """Return the QPU seconds that this run's other brokers have booked on this resource."""
+        """Return the QPU seconds that this run's other brokers have booked on this resource.
+
+        What they have under way, and what is uncertain, counts as it was estimated.
+        """
 
 
 class NoJournal:
@@ -159,7 +164,7 @@ class NoJournal:
         """Return None: nothing is known."""
         return None
 
-    def intend(self, job: VendorJob) -> None:
+    def intend(self, job: VendorJob, seconds: float = 0.0) -> None:
         """Do nothing; and so do the others."""
 
     def started(self, job: VendorJob) -> None:

@@ -16,6 +16,7 @@ from qiskit.primitives.containers.sampler_pub import SamplerPub
 
 from hybridflow import environment
 from hybridflow.errors import RequestError, SiteError
+from hybridflow.kernel import process_born, process_namespace
 from hybridflow.primitives.structure import structure
 from hybridflow.records import ClientInfo, Primitive, Request
 from hybridflow.tasks import current_attempt
@@ -114,8 +115,20 @@ def _client() -> ClientInfo:
         engine_task=running.engine_task,
         host=socket.gethostname(),
         pid=os.getpid(),
+        namespace=_namespace(os.getpid()),
+        born=_born(os.getpid()),
         weight=_weight(os.environ.get(environment.WEIGHT, "")),
     )
+
+
+@functools.cache
+def _born(pid: int) -> int:
+    return process_born(pid) or 0
+
+
+@functools.cache
+def _namespace(pid: int) -> int:
+    return process_namespace()
 
 
 @functools.cache

@@ -11,12 +11,14 @@ from pathlib import Path
 
 from hybridflow.broker.ledger.folders import make_folder, sync_folder
 from hybridflow.broker.ledger.frames import frame
-from hybridflow.broker.ledger.steps import Opened, Step, encode
+from hybridflow.broker.ledger.steps import Closed, Opened, Step, encode
 from hybridflow.errors import LedgerError
 
 __all__ = ["Appender"]
 
 _log = logging.getLogger(__name__)
+_OPENED_EVERY = 4096
+"""Bytes after which a file says once more whose it is: without that, the rest is worth nothing."""
 
 
 class Appender:
@@ -40,6 +42,7 @@ class Appender:
         self._number = 0
         self._pending = bytearray()
         self._written = 0
+        self._since_opened = 0
 
     @property
     def size(self) -> int:
@@ -53,7 +56,12 @@ class Appender:
 
     def add(self, step: Step) -> None:
         """Take a step, to be written with the next commit."""
-        self._pending += frame(encode(step))
+        if self._since_opened > _OPENED_EVERY or isinstance(step, Closed):
+            self._pending += frame(encode(self._opened))
+            self._since_opened = 0
+        data = frame(encode(step))
+        self._pending += data
+        self._since_opened += len(data)
 
     def commit(self, *, durable: bool) -> None:
         """Write what was added; `durable`: and have it on the disk before this returns.

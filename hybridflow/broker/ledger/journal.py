@@ -46,6 +46,8 @@ __all__ = ["LedgerJournal"]
 _log = logging.getLogger(__name__)
 _MOST_BUFFERED = 2**20
 _LOOK_SECONDS = 0.2
+_PATIENCE_SECONDS = 600.0
+"""How long a broker of which nobody can say whether it has ended is waited for, since it wrote."""
 
 
 class LedgerJournal:
@@ -92,13 +94,15 @@ class LedgerJournal:
         self._outcomes = Outcomes(run)
         self._state = State(owner.session, lambda other: self._has_ended(other) is not False)
         self._under_way: set[str] = set()
-        self._awaited: set[str] = set()
+        self._awaited: dict[str, float] = {}
+        self._silent: set[str] = set()
+        self._heard: dict[str, float] = {}
         self._unstored: dict[str, Sequence[Reply]] = {}
         self._complaint = ""
         self._read_at = 0.0
         self._check_folder()
         compact(self._folder, self._has_ended)
-        self._refresh()
+        self._refresh(strict=True)
         self._finish_reading()
         self._free_the_dead()
 
@@ -126,7 +130,7 @@ class LedgerJournal:
             If it may have been paid for, which a person has to look up.
         """
         if entry.arrived > self._read_at:
-            self._refresh()
+            self._refresh(strict=True)
         request = entry.request
         known = self._state.requests.get(request.id)
         if known is None or known.opened is not self._opened:
@@ -216,10 +220,10 @@ class LedgerJournal:
         # Whether another broker's job is to be waited for: it stores the results, or is taken over.
         if self._free:
             return False
-        if self._is_left(job) is None:
+        if job.tag in self._silent and self._is_left(job) is None:
             self._decide(job)
             return False
-        self._awaited.add(job.tag)
+        self._awaited.setdefault(job.tag, time.monotonic())
         return True
 
     def _decide(self, job: Job) -> None:
@@ -266,7 +270,7 @@ class LedgerJournal:
 
     # -- vendor jobs ---------------------------------------------------------------------------
 
-    def intend(self, job: VendorJob) -> None:
+    def intend(self, job: VendorJob, seconds: float = 0.0) -> None:
         """Note that the vendor is about to be asked for a job.
 
         Raises
@@ -275,7 +279,7 @@ class LedgerJournal:
             If that cannot be made durable.
         """
         requests = tuple(entry.request.id for entry in job.work.entries)
-        self._note(s.Intended(tag=job.tag, requests=requests, cuts=job.cuts))
+        self._note(s.Intended(tag=job.tag, requests=requests, cuts=job.cuts, seconds=seconds))
         try:
             self._appender.commit(durable=True)
         except LedgerError as error:
@@ -364,14 +368,22 @@ class LedgerJournal:
         self._refresh()
         for tag in list(self._awaited):
             job = self._state.jobs[tag]
-            if not job.is_open:
-                found.append(tag)
-            elif self._is_left(job):
+            is_left = self._is_left(job) if job.is_open else None
+            if is_left:
                 found.append(self._take_over(job))
+            elif not job.is_open or (is_left is None and self._has_gone_silent(job)):
+                found.append(tag)
             else:
                 continue
-            self._awaited.discard(tag)
+            del self._awaited[tag]
         return found
+
+    def _has_gone_silent(self, job: Job) -> bool:
+        heard = (self._heard.get(opened.owner.name, 0.0) for opened in job.brokers)
+        if time.monotonic() < max(self._awaited[job.tag], *heard) + _PATIENCE_SECONDS:
+            return False
+        self._silent.add(job.tag)
+        return True
 
     def _is_orphan(self, job: Job) -> bool:
         if not job.is_open or job.tag in self._under_way:
@@ -397,17 +409,22 @@ class LedgerJournal:
         return owner.name in self._state.closed or has_ended(owner, self._owner, self._job_ended)
 
     def booked(self) -> float:
-        """Return the QPU seconds that this run's other brokers have booked on this resource."""
+        """Return the QPU seconds that this run's other brokers have booked on this resource.
+
+        What they have under way, and what is uncertain, counts as it was estimated.
+        """
+        self._refresh()
         by_broker = self._state.booked.get(self._resource.name, {})
         return sum(seconds for name, seconds in by_broker.items() if name != self._owner.name)
 
-    def _refresh(self) -> None:
+    def _refresh(self, *, strict: bool = False) -> None:
         self._read_at = time.monotonic()
         try:
             for opened, step in self._reader.news():
+                self._heard[opened.owner.name] = self._read_at
                 self._state.apply(opened, step)
         except LedgerError as error:
-            if not error.transient:
+            if strict and not error.transient:
                 raise
             self._complain(error)
 
@@ -421,12 +438,19 @@ class LedgerJournal:
         self._refresh()
         for source in ended:
             source.closed = True
+        for source in self._reader.sources:
+            if source.damaged and source.opened is None:
+                _log.error(
+                    "nobody can read whose %s is: what stands in it does not count, and may be "
+                    "paid for once more; `hybridflow ledger verify` has all damage",
+                    source.file,
+                )
 
     def _free_the_dead(self) -> None:
         # This broker takes the place of one whose clients may have died meanwhile.
         for holder in self._holders():
             here = holder.host == self._owner.host
-            if here and process_born(holder.pid) is None:
+            if here and holder.namespace in (0, self._owner.namespace) and _has_died(holder):
                 self._release(holder)
 
     # -- writing -------------------------------------------------------------------------------
@@ -456,3 +480,8 @@ class LedgerJournal:
         if str(error) != self._complaint:
             _log.error("%s", error)
         self._complaint = str(error)
+
+
+def _has_died(client: ClientInfo) -> bool:
+    born = process_born(client.pid)
+    return born is None or (client.born != 0 and born != client.born)

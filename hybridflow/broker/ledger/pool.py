@@ -23,7 +23,7 @@ __all__ = ["Place", "Pool", "attempt_of"]
 
 def attempt_of(client: ClientInfo) -> str:
     """Return the attempt that a request belongs to; outside a task it is the process."""
-    return client.attempt or f"{client.host}:{client.pid}"
+    return client.attempt or f"{client.host}:{client.namespace}:{client.pid}:{client.born}"
 
 
 class Place:

@@ -75,8 +75,10 @@ class Job:
     ----------
     tag, id
         What it can be found by, and the vendor's id of it, if that is known.
-    brokers
+    intended_by, brokers
         Whose job it is: the beginnings of the files of who has intended it, and taken it over.
+    is_written_off
+        Whether a person has said that the vendor does not have it.
     phase
         How far it has come.
     usage
@@ -89,11 +91,24 @@ class Job:
         Who was given one of them: its own requests, and those that have claimed one.
     """
 
-    __slots__ = ("brokers", "error", "id", "intended", "phase", "places", "requests", "usage")
+    __slots__ = (
+        "brokers",
+        "error",
+        "id",
+        "intended",
+        "intended_by",
+        "is_written_off",
+        "phase",
+        "places",
+        "requests",
+        "usage",
+    )
 
     def __init__(self, intended: s.Intended, opened: s.Opened) -> None:
         self.intended = intended
+        self.intended_by = opened
         self.brokers = [opened]
+        self.is_written_off = False
         self.phase = JobPhase.INTENDED
         self.id: str | None = None
         self.usage = Usage()
@@ -121,6 +136,10 @@ _WITHOUT_RESULTS = (JobPhase.VOID, JobPhase.RESOLVED)
 _FINAL = (JobPhase.STORED, JobPhase.VOID)
 
 
+def _is_person(opened: s.Opened) -> bool:
+    return not opened.owner.session
+
+
 class State:
     """All that is known of a run's requests and vendor jobs.
 
@@ -142,7 +161,8 @@ class State:
     closed
         Names of the brokers that have said that they end.
     booked
-        QPU seconds, by resource and the broker that has booked them.
+        QPU seconds, by resource and the broker that has booked them, or has estimated what a
+        vendor job of its own that is open or uncertain will take.
     """
 
     def __init__(
@@ -210,6 +230,7 @@ class State:
         job = self.jobs.get(step.tag)
         if job is None:
             job = self.jobs[step.tag] = Job(step, opened)
+            self._book(opened, step.seconds)
         known = {place.index for place in job.places}
         for index, request_id in enumerate(step.requests):
             request = self.requests.get(request_id)
@@ -326,18 +347,26 @@ class State:
                 self._store(job, step, opened)
             case s.Voided():
                 job.phase, job.error, job.id = JobPhase.VOID, step.error, step.id or job.id
-                self._book(job, step.usage, opened)
+                self._bill(job, step.usage, opened)
                 self._forget(job)
             case s.Doubted():
                 if job.phase is JobPhase.INTENDED:
                     job.phase = JobPhase.UNCERTAIN
             case s.Resolved():
-                job.phase = JobPhase.RESOLVED
-                self._forget(job)
+                self._resolve(job, opened)
+
+    def _resolve(self, job: Job, opened: s.Opened) -> None:
+        job.phase = JobPhase.RESOLVED
+        self._forget(job)
+        if _is_person(opened) and not job.is_written_off:  # who has seen that it is not there
+            self._unbook(job)
+            job.is_written_off = True
 
     def _start(self, job: Job, step: s.Started, opened: s.Opened) -> None:
         job.id = step.id
-        if all(known.owner.name != opened.owner.name for known in job.brokers):
+        if _is_person(opened):
+            job.brokers = [opened]
+        elif all(known.owner.name != opened.owner.name for known in job.brokers):
             job.brokers.append(opened)
         if job.phase is not JobPhase.RESOLVED:
             job.phase = JobPhase.STARTED
@@ -345,7 +374,7 @@ class State:
     def _store(self, job: Job, step: s.Stored, opened: s.Opened) -> None:
         was_given_up = job.phase is JobPhase.RESOLVED
         job.phase, job.id = JobPhase.STORED, step.id
-        self._book(job, step.usage, opened)
+        self._bill(job, step.usage, opened)
         if was_given_up:
             self._take_back(job)
 
@@ -357,11 +386,19 @@ class State:
             if request.place is None:
                 self._give(request, place, request.phase)
 
-    def _book(self, job: Job, usage: Usage, opened: s.Opened) -> None:
+    def _bill(self, job: Job, usage: Usage, opened: s.Opened) -> None:
         job.usage = usage
+        self._unbook(job)
+        self._book(opened, usage.qpu_seconds)
+
+    def _unbook(self, job: Job) -> None:
+        if not job.is_written_off:
+            self._book(job.intended_by, -job.intended.seconds)
+
+    def _book(self, opened: s.Opened, seconds: float) -> None:
         by_broker = self.booked.setdefault(opened.resource, {})
         name = opened.owner.name
-        by_broker[name] = by_broker.get(name, 0.0) + usage.qpu_seconds
+        by_broker[name] = by_broker.get(name, 0.0) + seconds
 
     def _forget(self, job: Job) -> None:
         for place in job.places:

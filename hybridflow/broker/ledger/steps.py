@@ -74,11 +74,15 @@ class Admitted(_Step, frozen=True, kw_only=True, tag="admitted"):
 
 
 class Intended(_Step, frozen=True, kw_only=True, tag="intended"):
-    """The vendor is about to be asked for a job with these requests; `cuts` are their parts."""
+    """The vendor is about to be asked for a job with these requests; `cuts` are their parts.
+
+    It may take so many device `seconds`, by an estimate.
+    """
 
     tag: str
     requests: tuple[str, ...]
     cuts: tuple[Cut, ...]
+    seconds: float = 0.0
 
 
 class Started(_Step, frozen=True, kw_only=True, tag="started"):
