@@ -1,13 +1,14 @@
 """A backend for tests of the broker, without Qiskit: its PUBs say what happens to them."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any
 
 import msgspec
 
+from hybridflow.backends.discreet import DiscreetBackend
 from hybridflow.broker.core import Broker
 from hybridflow.broker.work import Limits
 from hybridflow.errors import BackendLostError, HybridflowError, RequestError, ResourceError
@@ -149,12 +150,13 @@ FAST = Limits(backoff_seconds=0.001)
 class Desk:
     """A started broker in front of a device."""
 
-    def __init__(self, device: Device, **options: Any) -> None:
+    def __init__(self, device: Device, *, secrets: Sequence[str] = (), **options: Any) -> None:
         options.setdefault("limits", FAST)
         self.device = device
         keys = {key: options.pop(key) for key in Resource.__struct_fields__ if key in options}
         self.resource = msgspec.structs.replace(Resource(name="dev", backend="device"), **keys)
-        self.broker = Broker(self.resource, device, **options)
+        backend = DiscreetBackend(device, secrets) if secrets else device
+        self.broker = Broker(self.resource, backend, **options)
 
     def submit(self, request: Request) -> "Future[Reply]":
         future: Future[Reply] = Future()

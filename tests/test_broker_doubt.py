@@ -198,3 +198,20 @@ def test_a_broker_that_fails_leaves_what_is_paid_for_to_the_run(open_desk: Open)
     again = later.submit(attempt(2, "hold", key="k"))
     assert names(again) == ["hold"]
     assert len(device.batches) == 1
+
+
+def test_no_credential_stands_in_what_a_vendor_says(open_desk: Open, tmp_path: Path) -> None:
+    """It would be kept in the ledger, and shown to whoever is sent a report."""
+    device = Doubtful()
+    device.faults["start"] = [ResourceError("the header 'Bearer s3cr3t-key' was refused")]
+    device.faults["result"] = [KeyError("s3cr3t-key")] * 10**6
+    desk = open_desk(device, secrets=["s3cr3t-key"], limits=HASTY)
+    with pytest.raises(ResourceError, match=r"Bearer \*\*\*"):
+        desk.submit(attempt(1)).result(10)
+    with pytest.raises(InternalError, match=r"KeyError: '\*\*\*'"):
+        desk.submit(attempt(2, "y")).result(10)
+    desk.broker.drain(5)
+    assert desk.broker.join(10)
+    written = b"".join(file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
+    assert b"***" in written
+    assert b"s3cr3t" not in written

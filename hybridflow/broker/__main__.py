@@ -16,6 +16,7 @@ from types import FrameType
 import msgspec
 
 from hybridflow.backends import open_backend
+from hybridflow.backends.discreet import discreet
 from hybridflow.broker import protocol
 from hybridflow.broker.core import Broker
 from hybridflow.broker.ledger.opening import open_journal
@@ -77,6 +78,7 @@ def _open(start: Start, control: int, parent: int) -> tuple[Server, Broker]:
     server.bind()
     try:
         backend = open_backend(start.resource, start.credentials)
+        backend = discreet(backend, start.credentials)
         limits = Limits(deadline=start.deadline)
         journal = open_journal(start.resource, backend.capabilities, ended_jobs=start.ended_jobs)
         broker = Broker(

@@ -38,6 +38,7 @@ from hybridflow.errors import (
     BackendLostError,
     BrokerLostError,
     HybridflowError,
+    InternalError,
     ResourceError,
     VendorJobError,
 )
@@ -305,15 +306,20 @@ class Dispatcher:
             job.id = self._backend.start(batch, tag=job.tag)
         except BackendLostError as error:
             self._recovery.lost(error, starting=job)
-        except HybridflowError as error:
-            self._recovery.refused(job, error)
         except Exception as error:
-            _log.exception("the backend of %r failed to start a job", self._resource.name)
-            self._recovery.unanswered(job, ours(error))
+            self._not_started(job, ours(error))
         else:
             self._lanes.refusals.succeeded()
             self._lanes.running.append(job)
             self._outcomes.started(job)
+
+    def _not_started(self, job: VendorJob, error: HybridflowError) -> None:
+        if isinstance(error, InternalError):
+            # A backend that fails in this way may have been given the vendor's answer.
+            _log.error("the backend of %r failed to start a job: %s", self._resource.name, error)
+            self._recovery.unanswered(job, error)
+        else:
+            self._recovery.refused(job, error)
 
     # -- back: results -------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hybridflow.backends import open_backend
+from hybridflow.backends.discreet import discreet
 from hybridflow.broker.core import Broker
 from hybridflow.broker.entry import Entry
 from hybridflow.broker.ledger.opening import open_journal
@@ -107,6 +108,7 @@ class EmbeddedBroker:
             if self._broker is None or not self._broker.running:
                 import_qiskit()
                 backend = open_backend(self._resource, self._credentials)
+                backend = discreet(backend, self._credentials)
                 journal = open_journal(self._resource, backend.capabilities)
                 broker = Broker(self._resource, backend, journal=journal)
                 broker.start()
