@@ -135,7 +135,7 @@ class LedgerJournal:
         known = self._state.requests.get(request.id)
         if known is None or known.opened is not self._opened:
             self._admit(request)
-        for place in self._offers(request):
+        for place in self._offers(request, entry.arrived):
             found = self._take(request, place)
             if found is not None:
                 return found
@@ -154,7 +154,7 @@ class LedgerJournal:
             )
         )
 
-    def _offers(self, request: Request) -> Iterator[Place]:
+    def _offers(self, request: Request, arrived: float) -> Iterator[Place]:
         record = self._state.requests[request.id]
         if record.place is not None:  # it was sent before, and asks again
             yield record.place
@@ -164,7 +164,7 @@ class LedgerJournal:
         for holder in pool.holders():
             if attempt_of(holder) == attempt_of(request.client):
                 continue
-            ended_well = self._outcomes.ended_well(holder)
+            ended_well = self._outcomes.ended_well(holder, arrived)
             if ended_well:
                 pool.settle(attempt_of(holder))
             elif ended_well is False:
@@ -254,7 +254,7 @@ class LedgerJournal:
         """Note that a process has died: what its unfinished attempts hold is free."""
         for holder in self._holders():
             same = (holder.host, holder.pid) == (client.host, client.pid)
-            if same and not self._outcomes.ended_well(holder):
+            if same and not self._outcomes.ended_well(holder, time.monotonic()):
                 self._release(holder)
 
     def _holders(self) -> list[ClientInfo]:

@@ -5,6 +5,8 @@ once more.
 """
 
 import logging
+import math
+import time
 from pathlib import Path
 
 import msgspec
@@ -40,12 +42,18 @@ class Outcomes:
         self._run = run
         self._read: dict[str, int] = {}
         self._ended: dict[str, bool] = {}
+        self._looked: dict[tuple[str, int], float] = {}
 
-    def ended_well(self, client: ClientInfo) -> bool | None:
-        """Whether the attempt of a request has ended well; None as long as that is not known."""
+    def ended_well(self, client: ClientInfo, at: float) -> bool | None:
+        """Whether the attempt of a request has ended well; None as long as that is not known.
+
+        What was written after `at` (``time.monotonic``) need not be seen.
+        """
         if not client.attempt:
             return None
-        if client.attempt not in self._ended:
+        process = (client.host, client.pid)
+        if client.attempt not in self._ended and self._looked.get(process, -math.inf) < at:
+            self._looked[process] = time.monotonic()
             self._look(f"events-{client.host}-{client.pid}.jsonl")
         return self._ended.get(client.attempt)
 
