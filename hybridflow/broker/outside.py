@@ -17,23 +17,26 @@ class Outside:
 
     def __init__(self) -> None:
         self._waiting: OrderedDict[Key, int] = OrderedDict()
-        self._called: set[Key] = set()
+        self._called: dict[Key, int] = {}
 
     def has_turn(self, key: Key) -> bool:
         """Whether a request may try to get in: it was called, or nobody stands before it."""
-        if key in self._called:
-            self._called.discard(key)
-            return True
-        return not self._waiting
+        return key in self._called or not (self._called or self._waiting)
+
+    def entered(self, key: Key) -> None:
+        """Forget a request that got in."""
+        self._called.pop(key, None)
 
     def keep(self, key: Key, size: int) -> None:
-        """Remember a request of so many bytes; one that was called already keeps its place."""
+        """Remember a request of so many bytes; one that was called in vain comes first again."""
+        was_called = self._called.pop(key, None) is not None
         self._waiting.setdefault(key, size)
+        if was_called:
+            self._waiting.move_to_end(key, last=False)
 
     def leave(self, key: Key) -> bool:
         """Forget a request; False if it is not here."""
-        self._called.discard(key)
-        return self._waiting.pop(key, None) is not None
+        return self._called.pop(key, None) is not None or self._waiting.pop(key, None) is not None
 
     def leave_all(self, client: bytes) -> None:
         """Forget all requests of a client."""
@@ -41,14 +44,17 @@ class Outside:
             self.leave(key)
 
     def call(self, room: int) -> list[Key]:
-        """Take out those, the first ones first, for whom there is so much room in all."""
+        """Call those, the first ones first, for whom there is so much room in all.
+
+        What was called and has not come yet has its part of the room.
+        """
         called = []
+        room -= sum(self._called.values())
         while self._waiting:
             key, size = next(iter(self._waiting.items()))
             room -= size
             if room < 0:
                 break
-            del self._waiting[key]
+            self._called[key] = self._waiting.pop(key)
             called.append(key)
-        self._called.update(called)
         return called

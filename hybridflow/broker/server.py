@@ -293,6 +293,7 @@ class Server:
             if not self._outside.has_turn((identity, request.id)):
                 raise QueueFullError(f"others stand before request {request.id}")
             client.requests[request.id] = self._broker.submit(request, deliver)
+            self._outside.entered((identity, request.id))
         except QueueFullError:
             self._outside.keep((identity, request.id), request_bytes(request))
             self._send(identity, protocol.encode(Later(request.id)))
@@ -300,6 +301,8 @@ class Server:
         except Exception as error:
             if not isinstance(error, HybridflowError):
                 _log.exception("request %s could not be taken", request.id)
+            if self._outside.leave((identity, request.id)):
+                self._call_in()
             # Nothing was begun: it may be submitted again, and is not kept.
             self._send(identity, protocol.encode(Failed(request.id, ErrorRecord.of(error))))
 
