@@ -14,6 +14,7 @@ from hybridflow.broker.ledger.owner import this_process
 from hybridflow.broker.work import Limits
 from hybridflow.errors import (
     BackendLostError,
+    BudgetError,
     HybridflowError,
     InternalError,
     RequestCancelledError,
@@ -215,3 +216,12 @@ def test_no_credential_stands_in_what_a_vendor_says(open_desk: Open, tmp_path: P
     written = b"".join(file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
     assert b"***" in written
     assert b"s3cr3t" not in written
+
+
+def test_what_may_have_been_paid_for_counts_in_the_budget(open_desk: Open) -> None:
+    device = Doubtful(circuit_seconds=1.0)
+    device.faults["start"] = [KeyError("id")] * 10**6
+    desk = open_desk(device, budget_seconds=3.0, on_uncertain="repeat")
+    with pytest.raises(BudgetError, match="3 s are used"):
+        desk.submit(attempt(1)).result(10)
+    assert len(device.batches) == 3

@@ -45,7 +45,7 @@ class Recorder(NoJournal):
             raise known
         return known
 
-    def intend(self, job: VendorJob) -> None:
+    def intend(self, job: VendorJob, seconds: float = 0.0) -> None:
         if self.full is not None:
             raise self.full
         self.steps.append(f"intend {' '.join(map(circuit_of, job.work.entries))}")

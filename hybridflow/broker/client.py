@@ -342,7 +342,7 @@ class SocketConnection:
     def _send_again(self, request_id: str) -> None:
         with self._lock:
             ticket = self._tickets.get(request_id)
-            if ticket is not None:
+            if ticket is not None and not ticket.unwanted:
                 self._outbox.append(ticket.data)
 
     def _answer(self, request_id: str, state: JobState | None) -> None:

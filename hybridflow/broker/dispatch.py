@@ -135,7 +135,6 @@ class Dispatcher:
             capabilities,
             limits,
             vendor=self._vendor,
-            journal=self._journal,
             lanes=self._lanes,
             outcomes=self._outcomes,
             intake=self._intake,
@@ -298,7 +297,7 @@ class Dispatcher:
         batch, cuts = merge(requests, [entry.work for entry in work.entries])
         job = VendorJob(work, cuts)
         try:
-            self._journal.intend(job)
+            self._journal.intend(job, self.allowance.device.seconds(job.load))
         except HybridflowError as error:
             self._outcomes.fail(work.entries, error)
             return

@@ -121,6 +121,14 @@ class Outcomes:
         self._journal.void(job, error, usage or Usage())
         return usage
 
+    def uncertain(self, job: VendorJob) -> str:
+        """Tell that nobody can say whether a job was started; return what a person can do.
+
+        It is booked as it was estimated.
+        """
+        self._allowance.book(job, None)
+        return self._journal.uncertain(job)
+
     def book(self, job: VendorJob, error: str = "") -> Usage | None:
         """Book what a vendor job has cost; return it, if it is known."""
         usage = self._vendor.usage(job)

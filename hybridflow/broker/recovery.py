@@ -15,7 +15,6 @@ import logging
 from collections.abc import Callable
 
 from hybridflow.broker.intake import Intake
-from hybridflow.broker.journal import Journal
 from hybridflow.broker.lanes import Lanes, is_free
 from hybridflow.broker.outcomes import Outcomes
 from hybridflow.broker.vendor import Vendor
@@ -44,7 +43,6 @@ class Recovery:
         limits: Limits,
         *,
         vendor: Vendor,
-        journal: Journal,
         lanes: Lanes,
         outcomes: Outcomes,
         intake: Intake,
@@ -55,7 +53,6 @@ class Recovery:
         self._is_free = is_free(capabilities)
         self._limits = limits
         self._vendor = vendor
-        self._journal = journal
         self._lanes = lanes
         self._outcomes = outcomes
         self._intake = intake
@@ -179,7 +176,7 @@ class Recovery:
             self._outcomes.void(job, error)
             self._run_again_if_free(job.work, error)
             return
-        advice = self._journal.uncertain(job)
+        advice = self._outcomes.uncertain(job)
         if self._resource.on_uncertain == "repeat":
             self._lanes.again.append(job.work)
         else:
