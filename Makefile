@@ -47,7 +47,7 @@ format: $(READY) ## Format the code
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
 
-bench: $(READY) ## Run every script in benchmarks/ (takes about twenty minutes on two idle cores)
+bench: $(READY) ## Run every script in benchmarks/ (takes about forty minutes on two idle cores)
 	@broken=; for script in $(BENCHMARKS); do \
 		echo "==> $$script"; $(BIN)/python $$script || broken="$$broken $$script"; \
 	done; test -z "$$broken" || { echo "broken:$$broken"; exit 1; }
