@@ -6,11 +6,14 @@ plain process believe that they are ranks.
 """
 
 import functools
+import os
 import re
 import sys
 import uuid
 from collections.abc import Mapping
 from enum import StrEnum
+
+from hybridflow.kernel import process_born, process_namespace
 
 __all__ = [
     "BROKER",
@@ -192,14 +195,16 @@ def session(environment: Mapping[str, str]) -> str:
     """Return the execution of a workflow that a process with these variables belongs to.
 
     The outermost process, whose variables do not say, begins one: what it starts is given the
-    variable.
+    variable. The name tells which process that is: its id, when it was started, and its space of
+    process ids (0 where that is not known).
     """
     return environment.get(SESSION) or _own_session()
 
 
 @functools.cache
 def _own_session() -> str:
-    return uuid.uuid4().hex
+    pid = os.getpid()
+    return f"{uuid.uuid4().hex}-{pid}-{process_born(pid) or 0}-{process_namespace()}"
 
 
 def thread_limits(threads: int) -> dict[str, str]:

@@ -22,7 +22,7 @@ from hybridflow.broker.ledger.book import Book
 from hybridflow.broker.ledger.frames import Damage, Frame, frame, frames
 from hybridflow.broker.ledger.journal import LedgerJournal
 from hybridflow.broker.ledger.opening import open_journal
-from hybridflow.broker.ledger.owner import Owner, has_ended, this_process
+from hybridflow.broker.ledger.owner import Owner, has_ended, is_over, this_process
 from hybridflow.broker.ledger.reader import Reader
 from hybridflow.broker.ledger.results import results_file
 from hybridflow.broker.ledger.state import JobPhase, RequestPhase, State
@@ -30,6 +30,7 @@ from hybridflow.broker.merging import merge
 from hybridflow.broker.work import VendorJob, Work
 from hybridflow.errors import LedgerError, UncertainError, VendorJobError
 from hybridflow.events import EventLog, TaskEnded
+from hybridflow.kernel import process_born, process_namespace
 from hybridflow.records import (
     Capabilities,
     ClientInfo,
@@ -317,13 +318,25 @@ def test_an_attempt_at_the_same_task_gets_each_sample_once(tmp_path: Path, error
 
 
 def test_two_executions_at_the_same_time_never_get_the_same(tmp_path: Path) -> None:
-    first = Broker(tmp_path, "a", "one")
-    (reply,) = first.run(request())
-    other = Broker(tmp_path, "b", "two")
-    assert other.ask(request(attempt="other")) is None
-    first.journal.close()
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as driver:
+        born, namespace = process_born(driver.pid), process_namespace()
+        first = Broker(tmp_path, "a", f"one-{driver.pid}-{born}-{namespace}")
+        (reply,) = first.run(request())
+        other = Broker(tmp_path, "b", "two")
+        assert other.ask(request(attempt="other")) is None
+        first.journal.close()
+        assert other.ask(request(attempt="other")) is None
+    # Its driver has ended, though what that had started may be at work.
     assert other.ask(request(attempt="newer")) == reply
     assert other.ask(request(attempt="newest")) is None
+
+
+def test_who_begins_an_execution_is_in_its_name() -> None:
+    here = this_process("x", environment.session({}), {})
+    assert is_over(here, here) is False
+    assert is_over(msgspec.structs.replace(here, boot="before"), here) is None
+    for name in ("named", "named-by-a-user"):
+        assert is_over(msgspec.structs.replace(here, session=name), here) is None
 
 
 def test_a_broker_that_is_older_takes_over_and_later_readers_know(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from hybridflow.broker.ledger.compaction import compact
 from hybridflow.broker.ledger.folders import check_folder
 from hybridflow.broker.ledger.identity import digest, form_of
 from hybridflow.broker.ledger.outcomes import Outcomes
-from hybridflow.broker.ledger.owner import JobEnded, Owner, has_ended, nobody_knows
+from hybridflow.broker.ledger.owner import JobEnded, Owner, has_ended, is_over, nobody_knows
 from hybridflow.broker.ledger.pool import Place, attempt_of
 from hybridflow.broker.ledger.reader import Reader
 from hybridflow.broker.ledger.results import read_replies, write_replies
@@ -92,7 +92,7 @@ class LedgerJournal:
         self._appender = Appender(self._folder, self._opened, durable=not free)
         self._reader = Reader(self._folder, but=owner.name)
         self._outcomes = Outcomes(run)
-        self._state = State(owner.session, lambda other: self._has_ended(other) is not False)
+        self._state = State(owner.session, self._is_over)
         self._under_way: set[str] = set()
         self._awaited: dict[str, float] = {}
         self._silent: set[str] = set()
@@ -404,6 +404,10 @@ class LedgerJournal:
         if False in ended:
             return False
         return None if None in ended else True
+
+    def _is_over(self, owner: Owner) -> bool:
+        # A run that goes on gets what was paid for, also where nobody can say.
+        return is_over(owner, self._owner) is not False
 
     def _has_ended(self, owner: Owner) -> bool | None:
         return owner.name in self._state.closed or has_ended(owner, self._owner, self._job_ended)

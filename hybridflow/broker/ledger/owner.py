@@ -14,7 +14,7 @@ from hybridflow import environment
 from hybridflow.kernel import process_born, process_namespace
 from hybridflow.records import Record
 
-__all__ = ["JobEnded", "Owner", "has_ended", "nobody_knows", "this_process"]
+__all__ = ["JobEnded", "Owner", "has_ended", "is_over", "nobody_knows", "this_process"]
 
 JobEnded = Callable[[str], bool | None]
 """Whether a Slurm job has ended; None: not known."""
@@ -95,6 +95,18 @@ def has_ended(owner: Owner, here: Owner, job_ended: JobEnded = nobody_knows) -> 
     if owner.slurm_job == here.slurm_job:
         return True if owner.slurm_restarts < here.slurm_restarts else None
     return job_ended(owner.slurm_job)
+
+
+def is_over(owner: Owner, here: Owner) -> bool | None:
+    """Whether the execution of a workflow that a process belongs to is over; None: not known.
+
+    It is when the process that began it has ended: what that had started may still be at work.
+    """
+    _, *process = owner.session.split("-")
+    if len(process) != 3 or not all(map(str.isdecimal, process)) or owner.boot != here.boot:
+        return None  # somebody has named it, or it was begun elsewhere
+    pid, born, namespace = map(int, process)
+    return process_born(pid) != born if namespace == here.namespace else None
 
 
 def _line(file: Path) -> str:

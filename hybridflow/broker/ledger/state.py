@@ -147,8 +147,8 @@ class State:
     ----------
     session
         The execution of the workflow whose holds count.
-    has_ended
-        Whether a broker of another one has ended: then its holds are over.
+    is_over
+        Whether the execution that a broker belongs to is over.
 
     Attributes
     ----------
@@ -165,16 +165,14 @@ class State:
         vendor job of its own that is open or uncertain will take.
     """
 
-    def __init__(
-        self, session: str, has_ended: Callable[[Owner], bool] = lambda owner: True
-    ) -> None:
+    def __init__(self, session: str, is_over: Callable[[Owner], bool] = lambda owner: True) -> None:
         self.jobs: dict[str, Job] = {}
         self.requests: dict[str, RequestRecord] = {}
         self.pools: dict[bytes, Pool] = {}
         self.closed: set[str] = set()
         self.booked: dict[str, dict[str, float]] = {}
         self._session = session
-        self._has_ended = has_ended
+        self._is_over = is_over
         self._over: set[str] = set()
         self._others: dict[str, tuple[Owner, list[tuple[Place, ClientInfo]]]] = {}
         self._released: set[str] = set()
@@ -196,7 +194,6 @@ class State:
                 self.release(attempt)
             case s.Closed():
                 self.closed.add(opened.owner.name)
-                self._end(opened.owner)
             case s.Opened():
                 pass
             case _:
@@ -259,7 +256,7 @@ class State:
             return
         owner = request.opened.owner
         if owner.session != self._session:
-            if self._is_over(owner):
+            if self._was_over(owner):
                 return
             self._others[owner.name][1].append((place, client))
         place.pool.hold(place, client)
@@ -296,19 +293,19 @@ class State:
 
     @property
     def others(self) -> list[Owner]:
-        """Brokers of other executions whose holds count, since they were at work."""
+        """Brokers of other executions whose holds count, since these were not over."""
         return [owner for owner, _ in self._others.values()]
 
     def look_at_others(self) -> bool:
-        """Whether one of them has ended, so that what it held is free."""
-        ended = [owner for owner in self.others if self._has_ended(owner)]
-        for owner in ended:
+        """Whether one of these executions is over by now, so that what was held is free."""
+        over = [owner for owner in self.others if self._is_over(owner)]
+        for owner in over:
             self._end(owner)
-        return bool(ended)
+        return bool(over)
 
-    def _is_over(self, owner: Owner) -> bool:
+    def _was_over(self, owner: Owner) -> bool:
         if owner.name not in self._over and owner.name not in self._others:
-            if self._has_ended(owner):
+            if self._is_over(owner):
                 self._over.add(owner.name)
             else:
                 self._others[owner.name] = (owner, [])
