@@ -21,11 +21,12 @@ from hybridflow.broker.ledger.appender import Appender
 from hybridflow.broker.ledger.book import Book
 from hybridflow.broker.ledger.frames import Damage, Frame, frame, frames
 from hybridflow.broker.ledger.journal import LedgerJournal
+from hybridflow.broker.ledger.known import JobPhase, RequestPhase
 from hybridflow.broker.ledger.opening import open_journal
 from hybridflow.broker.ledger.owner import Owner, has_ended, is_over, this_process
 from hybridflow.broker.ledger.reader import Reader
 from hybridflow.broker.ledger.results import results_file
-from hybridflow.broker.ledger.state import JobPhase, RequestPhase, State
+from hybridflow.broker.ledger.state import State
 from hybridflow.broker.merging import merge
 from hybridflow.broker.work import VendorJob, Work
 from hybridflow.errors import LedgerError, UncertainError, VendorJobError

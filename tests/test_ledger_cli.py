@@ -10,8 +10,8 @@ from test_ledger import Broker, by_a_process_that_dies, files, read, request
 
 from hybridflow import environment
 from hybridflow.broker.journal import Attached
+from hybridflow.broker.ledger.known import JobPhase
 from hybridflow.broker.ledger.results import results_file
-from hybridflow.broker.ledger.state import JobPhase
 from hybridflow.broker.work import VendorJob, Work
 from hybridflow.cli import main
 from hybridflow.errors import BackendLostError, UncertainError

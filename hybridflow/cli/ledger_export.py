@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from hybridflow.broker.ledger.state import Job, RequestRecord
+    from hybridflow.broker.ledger.known import Job, RequestRecord
 
 __all__ = ["command"]
 

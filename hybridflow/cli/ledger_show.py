@@ -9,7 +9,7 @@ from hybridflow.cli.table import echo_table
 
 if TYPE_CHECKING:
     from hybridflow.broker.ledger.book import Book
-    from hybridflow.broker.ledger.state import Job
+    from hybridflow.broker.ledger.known import Job
 
 __all__ = ["command"]
 
@@ -47,7 +47,7 @@ def _row(job: "Job") -> tuple[str, ...]:
 
 
 def _requests(book: "Book") -> str:
-    from hybridflow.broker.ledger.state import RequestPhase
+    from hybridflow.broker.ledger.known import RequestPhase
 
     counts = {phase: book.count(phase) for phase in RequestPhase}
     parts = [f"{count} {phase.value}" for phase, count in counts.items() if count]

@@ -3,7 +3,7 @@
 import time
 from pathlib import Path
 
-from hybridflow.broker.ledger.state import Job
+from hybridflow.broker.ledger.known import Job
 
 __all__ = ["uncertain", "what_to_do"]
 

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from hybridflow.broker.ledger import steps as s
 from hybridflow.broker.ledger.appender import Appender
+from hybridflow.broker.ledger.known import Job, JobPhase, RequestPhase
 from hybridflow.broker.ledger.owner import has_ended, this_process
 from hybridflow.broker.ledger.reader import Reader
 from hybridflow.broker.ledger.results import read_replies
-from hybridflow.broker.ledger.state import Job, JobPhase, RequestPhase, State
+from hybridflow.broker.ledger.state import State
 from hybridflow.errors import InputError, LedgerError
 
 __all__ = ["Book"]

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from typing import Literal, get_args
 
 from hybridflow.broker.ledger.book import Book
-from hybridflow.broker.ledger.state import Job, JobPhase, RequestRecord
+from hybridflow.broker.ledger.known import Job, JobPhase, RequestRecord
 from hybridflow.events import TaskStarted, read_events
 from hybridflow.records import Record
 

@@ -24,12 +24,13 @@ from hybridflow.broker.ledger.appender import Appender
 from hybridflow.broker.ledger.compaction import compact
 from hybridflow.broker.ledger.folders import check_folder
 from hybridflow.broker.ledger.identity import digest, form_of
+from hybridflow.broker.ledger.known import Job, JobPhase, RequestRecord
 from hybridflow.broker.ledger.outcomes import Outcomes
 from hybridflow.broker.ledger.owner import JobEnded, Owner, has_ended, is_over, nobody_knows
 from hybridflow.broker.ledger.pool import Place, attempt_of
 from hybridflow.broker.ledger.reader import Reader
 from hybridflow.broker.ledger.results import read_replies, write_replies
-from hybridflow.broker.ledger.state import Job, JobPhase, RequestRecord, State
+from hybridflow.broker.ledger.state import State
 from hybridflow.broker.work import VendorJob
 from hybridflow.errors import (
     BackendLostError,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from hybridflow.records import ClientInfo
 
 if TYPE_CHECKING:
-    from hybridflow.broker.ledger.state import Job
+    from hybridflow.broker.ledger.known import Job
 
 __all__ = ["Place", "Pool", "attempt_of"]
 
