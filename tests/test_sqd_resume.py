@@ -1,17 +1,21 @@
 """``hybridflow run sqd --resume`` goes on with what was begun, and pays for no sample twice."""
 
+import contextlib
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from click.testing import CliRunner
+from family import eventually
 
 from hybridflow.cli import main
 from hybridflow.errors import InputError
-from hybridflow.events import EventLog, RunStarted
+from hybridflow.events import EventLog, RunStarted, VendorJobStarted, read_events
+from hybridflow.records import JobState
 from hybridflow.testing import QpuEmulator, qpu_emulator
 from hybridflow_workflows.sqd import SQDParameters, resume_sqd, run_sqd
 from hybridflow_workflows.sqd.earlier import earlier_run
@@ -39,6 +43,40 @@ def test_a_run_that_goes_on_pays_for_no_sample(emulator: QpuEmulator, tmp_path: 
     assert again.energy_hartree == pytest.approx(first.energy_hartree)
     with pytest.raises(InputError, match="--resume"):
         run_sqd(H2, site=site, engine="local", output=folder)
+
+
+def test_a_killed_driver_costs_no_sample(tmp_path: Path) -> None:
+    """While its vendor job runs: the run that goes on gets that one's results."""
+    folder, site = tmp_path / "run", tmp_path / "site.toml"
+    with qpu_emulator("qpu", seconds_per_job=3.0) as emulator:
+        site.write_text(emulator.site)
+        words = "run sqd --molecule h2 --basis sto-3g --shots 200 --iterations 1 --no-optimize"
+        options = f"--engine local --workers 1 --quiet --site {site} --output {folder}"
+        command = [sys.executable, "-m", "hybridflow", *words.split(), *options.split()]
+        with subprocess.Popen(command, start_new_session=True) as driver:
+            eventually(lambda: vendor_jobs(folder), 60)
+            driver.kill()
+        result = resume_sqd(folder, site=site, workers=1)
+        assert [execution.state for execution in emulator.log()] == [JobState.DONE]
+    assert result.provenance["samples"]["vendor_job_id"] == vendor_jobs(folder)[0]
+    eventually(lambda: not programs_of(site), 30)
+
+
+def vendor_jobs(folder: Path) -> list[str]:
+    """Return the ids of the vendor jobs that were started in a run."""
+    events = read_events(folder)
+    return [event.vendor_job_id for event in events if isinstance(event, VendorJobStarted)]
+
+
+def programs_of(site: Path) -> list[int]:
+    """Return the processes that still know a site file."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            words = [*process.cmdline(), *process.environ().values()]
+            if process.pid != os.getpid() and str(site) in words:
+                found.append(process.pid)
+    return found
 
 
 def begun(folder: Path, pid: int) -> None:
