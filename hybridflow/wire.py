@@ -198,6 +198,8 @@ def unpack_pub(packed: PackedPub, primitive: Primitive) -> "SamplerPub | Estimat
     from qiskit.primitives.containers.observables_array import ObservablesArray
     from qiskit.primitives.containers.sampler_pub import SamplerPub
 
+    if primitive is Primitive.ANALOG:
+        raise RequestError("this PUB holds an analogue sequence, which is no circuit")
     circuit = circuit_from_qpy(packed.circuit)
     try:
         values = None

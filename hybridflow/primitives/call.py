@@ -1,4 +1,4 @@
-"""What both primitives do with coerced PUBs: admit, send, hand out the job."""
+"""What the primitives do with coerced PUBs: admit, send, hand out the job."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,6 +7,7 @@ from qiskit.primitives.containers.estimator_pub import EstimatorPub
 from qiskit.primitives.containers.sampler_pub import SamplerPub
 
 from hybridflow import slot
+from hybridflow.broker.base import Connection
 from hybridflow.primitives.admission import admit, check_call
 from hybridflow.primitives.isa import qiskit_target
 from hybridflow.primitives.job import EndedTicket, Job
@@ -14,7 +15,7 @@ from hybridflow.primitives.request import make_request
 from hybridflow.primitives.transpiling import isa_pubs
 from hybridflow.records import Description, Primitive, Provenance, Reply, Request
 
-__all__ = ["call"]
+__all__ = ["call", "send"]
 
 
 def call(
@@ -47,8 +48,18 @@ def call(
         pubs = isa_pubs(pubs, description)
     admit(pubs, description, qiskit_target(description.target))
     request = make_request(primitive, pubs, seed, options, key, priority)
-    ticket = connection.submit(request) if pubs else _nothing(request, description)
-    return Job(ticket, primitive, [pub.circuit.metadata for pub in pubs])
+    return send(connection, description, request, [pub.circuit.metadata for pub in pubs])
+
+
+def send(
+    connection: Connection,
+    description: Description,
+    request: Request,
+    metadata: Sequence[Mapping[str, Any] | None],
+) -> Job:
+    """Send a request that was admitted and return its job; each PUB's metadata stays here."""
+    ticket = connection.submit(request) if request.pubs else _nothing(request, description)
+    return Job(ticket, request.primitive, metadata)
 
 
 def _nothing(request: Request, description: Description) -> EndedTicket:
