@@ -25,7 +25,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from hybridflow.broker import client as client_module
-from hybridflow.broker import protocol
+from hybridflow.broker import line, protocol
 from hybridflow.broker.client import SocketConnection, connect
 from hybridflow.broker.core import Broker
 from hybridflow.broker.place import check_folder, check_path, lock
@@ -826,7 +826,7 @@ def test_a_refused_client_says_so_to_all_who_wait(
     def hello(version: int, *fields: Any) -> Hello:
         return Hello(version + 1, *fields)
 
-    monkeypatch.setattr(client_module, "Hello", hello)
+    monkeypatch.setattr(line, "Hello", hello)
     connection = connections(folder / "dev.sock")
     with pytest.raises(RequestError, match="same installation"):
         connection.describe()
