@@ -16,7 +16,7 @@ import functools
 import logging
 import os
 import select
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
@@ -27,7 +27,9 @@ import zmq
 from hybridflow.broker import protocol
 from hybridflow.broker.core import Broker
 from hybridflow.broker.entry import Entry, request_bytes
+from hybridflow.broker.kept import Kept, Outcome, message_of
 from hybridflow.broker.outside import Outside
+from hybridflow.broker.processes import Ended, Processes
 from hybridflow.broker.protocol import (
     MAX_MESSAGE_BYTES,
     Ack,
@@ -38,7 +40,6 @@ from hybridflow.broker.protocol import (
     Deadline,
     Drain,
     Failed,
-    Finished,
     Hello,
     Later,
     Refused,
@@ -53,11 +54,9 @@ from hybridflow.errors import (
     QueueFullError,
     RequestCancelledError,
     RequestError,
-    ResourceError,
     TooLargeError,
 )
-from hybridflow.kernel import process_namespace
-from hybridflow.records import ClientInfo, Description, JobState, Reply, Request
+from hybridflow.records import ClientInfo, Description, Reply, Request
 
 __all__ = ["Server"]
 
@@ -68,22 +67,12 @@ _TURN = 256
 _LINGER_MILLISECONDS = 2000
 
 
-class _Outcome:
-    # An outcome on its way to a client, and until the client says that it has it.
-    __slots__ = ("data", "state")
-
-    def __init__(self, state: JobState, data: bytes) -> None:
-        self.state = state
-        self.data = data
-
-
 class _Client:
-    __slots__ = ("info", "pidfd", "requests")
+    __slots__ = ("info", "requests")
 
     def __init__(self, info: ClientInfo) -> None:
         self.info = info
-        self.pidfd: int | None = None
-        self.requests: dict[str, Entry | _Outcome] = {}
+        self.requests: dict[str, Entry | Outcome] = {}
 
     def share_info(self, request: Request) -> None:
         # One object for all requests of a task that wait, which may be many.
@@ -119,23 +108,16 @@ class Server:
     ) -> None:
         self._path = path
         self._drain_seconds = drain_seconds
-        self._control = control
         self._max_message_bytes = max_message_bytes
-        self._kept_bytes = kept_bytes
         self._wake = Wake()
         self._orders: deque[float] = deque()
         self._deadlines: deque[float | None] = deque()
         self._ended = False
         self._clients: dict[bytes, _Client] = {}
-        self._watched: dict[int, bytes] = {}
         self._outcomes: deque[tuple[bytes, str, Reply | HybridflowError]] = deque()
-        self._kept: OrderedDict[tuple[bytes, str], int] = OrderedDict()
-        self._kept_now = 0
+        self._kept = Kept(kept_bytes)
         self._outside = Outside()
-        self._buffer = bytearray()
-        self._processes = select.epoll()
-        if control is not None:
-            self._processes.register(control, select.EPOLLIN)
+        self._processes = Processes(control)
 
     # -- for other threads and signal handlers ------------------------------------------------
 
@@ -212,8 +194,6 @@ class Server:
         self._path.unlink(missing_ok=True)
         self._socket.close()
         self._context.term()
-        for pidfd in self._watched:
-            os.close(pidfd)
         self._processes.close()
 
     # -- from clients -----------------------------------------------------------------------------
@@ -276,14 +256,14 @@ class Server:
             self._send(identity, protocol.encode(Refused(ErrorRecord.of(error))))
             return
         if identity not in self._clients:
-            client = self._clients[identity] = _Client(hello.client)
-            self._watch(identity, client, hello)
+            self._clients[identity] = _Client(hello.client)
+            self._processes.watch(identity, hello)
         welcome = Welcome(protocol.VERSION, self._broker.description)
         self._send(identity, protocol.encode(welcome))
 
     def _submit(self, identity: bytes, client: _Client, request: Request) -> None:
         known = client.requests.get(request.id)
-        if isinstance(known, _Outcome):
+        if isinstance(known, Outcome):
             self._send(identity, known.data)
         if known is not None:
             return
@@ -333,12 +313,10 @@ class Server:
             entry = client.requests.get(request_id) if client else None
             if client is None or not isinstance(entry, Entry):
                 continue
-            data = _encode(request_id, outcome)
-            client.requests[request_id] = _Outcome(entry.state, data)
-            self._kept[identity, request_id] = len(data)
-            self._kept_now += len(data)
+            data = message_of(request_id, outcome)
+            kept = client.requests[request_id] = Outcome(entry.state, data)
+            self._kept.add(identity, request_id, kept)
             self._send(identity, data)
-        self._keep_bounds()
         self._call_in()
 
     def _send(self, identity: bytes, data: bytes) -> None:
@@ -348,78 +326,35 @@ class Server:
             # It will connect again and ask again, or is seen to have ended.
             _log.info("client %s cannot be reached: %s", identity.hex(), error)
 
-    def _keep_bounds(self) -> None:
-        while self._kept_now > self._kept_bytes and len(self._kept) > 1:
-            (identity, request_id), size = self._kept.popitem(last=False)
-            error = ResourceError(
-                f"the outcome of request {request_id} was dropped, for want of memory: nobody "
-                "fetched it",
-                transient=True,
-            )
-            data = _encode(request_id, error)
-            self._clients[identity].requests[request_id] = _Outcome(JobState.FAILED, data)
-            self._kept_now -= size
-            _log.warning("%s", error)
-
     def _forget(self, identity: bytes, client: _Client, request_id: str) -> None:
-        if isinstance(client.requests.get(request_id), _Outcome):
+        if isinstance(client.requests.get(request_id), Outcome):
             del client.requests[request_id]
-            self._kept_now -= self._kept.pop((identity, request_id), 0)
+            self._kept.forget(identity, request_id)
 
     # -- processes --------------------------------------------------------------------------------
 
-    def _watch(self, identity: bytes, client: _Client, hello: Hello) -> None:
-        if hello.namespace != process_namespace():
-            return
-        try:
-            client.pidfd = os.pidfd_open(hello.client.pid)
-        except (OSError, ValueError, OverflowError) as error:
-            _log.info("client %s cannot be watched: %s", identity.hex(), error)
-            return
-        self._watched[client.pidfd] = identity
-        self._processes.register(client.pidfd, select.EPOLLIN)
-
     def _part(self, identity: bytes, drop: Callable[[Entry], object]) -> None:
         client = self._clients.pop(identity)
-        if client.pidfd is not None:
-            self._processes.unregister(client.pidfd)
-            del self._watched[client.pidfd]
-            os.close(client.pidfd)
+        self._processes.leave(identity)
         self._outside.leave_all(identity)
         for request_id, known in client.requests.items():
             if isinstance(known, Entry):
                 drop(known)
             else:
-                self._kept_now -= self._kept.pop((identity, request_id), 0)
+                self._kept.forget(identity, request_id)
         self._call_in()
 
     def _look_after_processes(self) -> None:
-        for descriptor, _ in self._processes.poll(0):
-            if descriptor == self._control:
-                self._obey()
-            elif descriptor in self._watched:
-                identity = self._watched[descriptor]
-                _log.info("the process of client %s has ended", identity.hex())
-                self._broker.part(self._clients[identity].info)
-                self._part(identity, self._broker.abandon)
-
-    def _obey(self) -> None:
-        assert self._control is not None
-        data = os.read(self._control, 65536)
-        if not data:
-            _log.info("the door has ended: draining")
-            self._processes.unregister(self._control)
-            self.drain()
-            return
-        self._buffer += data
-        for order in protocol.frames(self._buffer):
-            if isinstance(order, Drain):
-                self.drain(order.seconds)
-            elif isinstance(order, Deadline):
-                self._deadlines.append(order.at)
-
-
-def _encode(request_id: str, outcome: Reply | HybridflowError) -> bytes:
-    if isinstance(outcome, Reply):
-        return protocol.encode(Finished(request_id, outcome))
-    return protocol.encode(Failed(request_id, ErrorRecord.of(outcome)))
+        for news in self._processes.news():
+            match news:
+                case Ended(client=identity):
+                    _log.info("the process of client %s has ended", identity.hex())
+                    self._broker.part(self._clients[identity].info)
+                    self._part(identity, self._broker.abandon)
+                case Drain(seconds):
+                    self.drain(seconds)
+                case Deadline(at):
+                    self._deadlines.append(at)
+                case None:
+                    _log.info("the door has ended: draining")
+                    self.drain()
