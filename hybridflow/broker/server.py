@@ -2,61 +2,38 @@
 
 ::
 
-    clients ◄──ipc──► ROUTER ──► Server ──submit──► Broker (its dispatcher thread)
-                                   ▲                   │
-                                   └──── wake ◄── outcomes
-
-An outcome is kept until its client acknowledges it, so that a client that lost the connection gets
-it by asking again: a request's id runs once. Kept outcomes are bounded in bytes. What a client left
-behind when its process ended is dropped, and its requests are abandoned. A request that finds the
-queue full is called in later.
+    clients ◄──ipc──► ROUTER ──► Server ──► Reception ──submit──► Broker (its dispatcher thread)
+                                   ▲                                 │
+                                   └──────── wake ◄── outcomes ◄─────┘
 """
 
-import functools
 import logging
 import os
 import select
 from collections import deque
-from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 
-import msgspec
 import zmq
 
 from hybridflow.broker import protocol
 from hybridflow.broker.core import Broker
-from hybridflow.broker.entry import Entry, request_bytes
-from hybridflow.broker.kept import Kept, Outcome, message_of
-from hybridflow.broker.outside import Outside
 from hybridflow.broker.processes import Ended, Processes
 from hybridflow.broker.protocol import (
     MAX_MESSAGE_BYTES,
-    Ack,
-    Again,
-    Ask,
-    Bye,
-    Cancel,
     Deadline,
     Drain,
     Failed,
-    Hello,
-    Later,
-    Refused,
-    Status,
-    Submit,
-    Welcome,
 )
+from hybridflow.broker.reception import Reception
 from hybridflow.broker.wake import Wake
 from hybridflow.errors import (
     ErrorRecord,
     HybridflowError,
-    QueueFullError,
-    RequestCancelledError,
     RequestError,
     TooLargeError,
 )
-from hybridflow.records import ClientInfo, Description, Reply, Request
+from hybridflow.records import Description
 
 __all__ = ["Server"]
 
@@ -65,21 +42,6 @@ _log = logging.getLogger(__name__)
 _KEPT_BYTES = 512 * 2**20
 _TURN = 256
 _LINGER_MILLISECONDS = 2000
-
-
-class _Client:
-    __slots__ = ("info", "requests")
-
-    def __init__(self, info: ClientInfo) -> None:
-        self.info = info
-        self.requests: dict[str, Entry | Outcome] = {}
-
-    def share_info(self, request: Request) -> None:
-        # One object for all requests of a task that wait, which may be many.
-        if request.client == self.info:
-            msgspec.structs.force_setattr(request, "client", self.info)
-        else:
-            self.info = request.client
 
 
 class Server:
@@ -113,10 +75,7 @@ class Server:
         self._orders: deque[float] = deque()
         self._deadlines: deque[float | None] = deque()
         self._ended = False
-        self._clients: dict[bytes, _Client] = {}
-        self._outcomes: deque[tuple[bytes, str, Reply | HybridflowError]] = deque()
-        self._kept = Kept(kept_bytes)
-        self._outside = Outside()
+        self._kept_bytes = kept_bytes
         self._processes = Processes(control)
 
     # -- for other threads and signal handlers ------------------------------------------------
@@ -170,12 +129,14 @@ class Server:
 
     def serve(self, broker: Broker) -> None:
         """Serve until the broker has ended."""
-        self._broker = broker
+        self._reception = Reception(
+            broker, self._send, self._processes, self._wake, self._kept_bytes
+        )
         poller = zmq.Poller()
         poller.register(self._socket, zmq.POLLIN)
         poller.register(self._wake, zmq.POLLIN)
         poller.register(self._processes, zmq.POLLIN)
-        while not (self._ended and not self._outcomes):
+        while not (self._ended and not self._reception.has_outcomes):
             for source, _ in poller.poll():
                 if source is self._socket:
                     self._receive()
@@ -183,11 +144,11 @@ class Server:
                     self._wake.clear()
                 else:
                     self._look_after_processes()
-            self._send_outcomes()
+            self._reception.send_outcomes()
             while self._deadlines:
-                self._broker.set_deadline(self._deadlines.popleft())
+                broker.set_deadline(self._deadlines.popleft())
             while self._orders:
-                self._broker.drain(self._orders.popleft())
+                broker.drain(self._orders.popleft())
 
     def close(self) -> None:
         """Send what is on its way, and remove the socket."""
@@ -206,7 +167,7 @@ class Server:
             except zmq.Again:
                 return
             try:
-                self._handle(identity, self._read(parts))
+                self._reception.take(identity, self._read(parts))
             except HybridflowError as error:
                 _log.warning("a message of client %s was refused: %s", identity.hex(), error)
                 self._send(identity, protocol.encode(Failed(None, ErrorRecord.of(error))))
@@ -225,100 +186,6 @@ class Server:
             )
         return protocol.read_client(parts[0])
 
-    def _handle(self, identity: bytes, message: protocol.FromClient) -> None:
-        if isinstance(message, Hello):
-            self._welcome(identity, message)
-            return
-        client = self._clients.get(identity)
-        if client is None:
-            raise RequestError("a client's first message has to be Hello")
-        match message:
-            case Submit(request):
-                self._submit(identity, client, request)
-            case Ack(ids):
-                for request_id in ids:
-                    self._forget(identity, client, request_id)
-            case Cancel(request_id):
-                self._cancel(identity, client, request_id)
-            case Ask(request_id):
-                known = client.requests.get(request_id)
-                state = None if known is None else known.state
-                self._send(identity, protocol.encode(Status(request_id, state)))
-            case Bye():
-                self._part(identity, self._broker.cancel)
-
-    def _welcome(self, identity: bytes, hello: Hello) -> None:
-        if hello.version != protocol.VERSION:
-            error = RequestError(
-                f"the client speaks version {hello.version} of the protocol, the broker "
-                f"{protocol.VERSION}: run both from the same installation of hybridflow"
-            )
-            self._send(identity, protocol.encode(Refused(ErrorRecord.of(error))))
-            return
-        if identity not in self._clients:
-            self._clients[identity] = _Client(hello.client)
-            self._processes.watch(identity, hello)
-        welcome = Welcome(protocol.VERSION, self._broker.description)
-        self._send(identity, protocol.encode(welcome))
-
-    def _submit(self, identity: bytes, client: _Client, request: Request) -> None:
-        known = client.requests.get(request.id)
-        if isinstance(known, Outcome):
-            self._send(identity, known.data)
-        if known is not None:
-            return
-        client.share_info(request)
-        deliver = functools.partial(self._deliver, identity, request.id)
-        try:
-            if not self._outside.has_turn((identity, request.id)):
-                raise QueueFullError(f"others stand before request {request.id}")
-            client.requests[request.id] = self._broker.submit(request, deliver)
-            self._outside.entered((identity, request.id))
-        except QueueFullError:
-            self._outside.keep((identity, request.id), request_bytes(request))
-            self._send(identity, protocol.encode(Later(request.id)))
-            self._call_in()
-        except Exception as error:
-            if not isinstance(error, HybridflowError):
-                _log.exception("request %s could not be taken", request.id)
-            if self._outside.leave((identity, request.id)):
-                self._call_in()
-            # Nothing was begun: it may be submitted again, and is not kept.
-            self._send(identity, protocol.encode(Failed(request.id, ErrorRecord.of(error))))
-
-    def _call_in(self) -> None:
-        for identity, request_id in self._outside.call(self._broker.room):
-            self._send(identity, protocol.encode(Again(request_id)))
-
-    def _cancel(self, identity: bytes, client: _Client, request_id: str) -> None:
-        entry = client.requests.get(request_id)
-        if isinstance(entry, Entry):
-            self._broker.cancel(entry)
-        elif self._outside.leave((identity, request_id)):
-            error = RequestCancelledError(f"request {request_id} was cancelled")
-            self._send(identity, protocol.encode(Failed(request_id, ErrorRecord.of(error))))
-            self._call_in()
-
-    # -- to clients -------------------------------------------------------------------------------
-
-    def _deliver(self, identity: bytes, request_id: str, outcome: Reply | HybridflowError) -> None:
-        # In the dispatcher's thread, or here for a cancelled request.
-        self._outcomes.append((identity, request_id, outcome))
-        self._wake.signal()
-
-    def _send_outcomes(self) -> None:
-        while self._outcomes:
-            identity, request_id, outcome = self._outcomes.popleft()
-            client = self._clients.get(identity)
-            entry = client.requests.get(request_id) if client else None
-            if client is None or not isinstance(entry, Entry):
-                continue
-            data = message_of(request_id, outcome)
-            kept = client.requests[request_id] = Outcome(entry.state, data)
-            self._kept.add(identity, request_id, kept)
-            self._send(identity, data)
-        self._call_in()
-
     def _send(self, identity: bytes, data: bytes) -> None:
         try:
             self._socket.send_multipart((identity, data), zmq.NOBLOCK)
@@ -326,31 +193,13 @@ class Server:
             # It will connect again and ask again, or is seen to have ended.
             _log.info("client %s cannot be reached: %s", identity.hex(), error)
 
-    def _forget(self, identity: bytes, client: _Client, request_id: str) -> None:
-        if isinstance(client.requests.get(request_id), Outcome):
-            del client.requests[request_id]
-            self._kept.forget(identity, request_id)
-
     # -- processes --------------------------------------------------------------------------------
-
-    def _part(self, identity: bytes, drop: Callable[[Entry], object]) -> None:
-        client = self._clients.pop(identity)
-        self._processes.leave(identity)
-        self._outside.leave_all(identity)
-        for request_id, known in client.requests.items():
-            if isinstance(known, Entry):
-                drop(known)
-            else:
-                self._kept.forget(identity, request_id)
-        self._call_in()
 
     def _look_after_processes(self) -> None:
         for news in self._processes.news():
             match news:
                 case Ended(client=identity):
-                    _log.info("the process of client %s has ended", identity.hex())
-                    self._broker.part(self._clients[identity].info)
-                    self._part(identity, self._broker.abandon)
+                    self._reception.ended(identity)
                 case Drain(seconds):
                     self.drain(seconds)
                 case Deadline(at):
