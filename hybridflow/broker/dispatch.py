@@ -203,6 +203,8 @@ class Dispatcher:
             self._intake.turn()
             self._adoption.turn()
             self._departure.turn()
+            while self._intake.follow():
+                self._departure.turn()
             self._watch()
 
     def _finished(self) -> bool:

@@ -63,6 +63,7 @@ class Recovery:
     def refused(self, job: VendorJob, error: HybridflowError) -> None:
         """Deal with a job that the vendor did not take."""
         self._outcomes.void(job, error)
+        self._intake.ended(job.tag)
         self._repeat_or_fail(job.work, error, was_billed=False, may_repeat=True)
 
     def failed(self, job: VendorJob, error: HybridflowError, *, may_repeat: bool) -> None:

@@ -119,6 +119,8 @@ class LedgerJournal:
         known = self._notes.state.requests.get(request.id)
         if known is None or known.opened is not self._notes.opened:
             self._admit(request)
+        if request.key is not None:
+            entry.identity = self._notes.state.requests[request.id].admitted.digest
         return self._claims.claim(request, entry.arrived)
 
     def _admit(self, request: Request) -> None:
