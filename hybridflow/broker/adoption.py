@@ -49,6 +49,7 @@ class Adoption:
         self._lanes = lanes
         self._outcomes = outcomes
         self._intake = intake
+        self._left: list[LeftBehind] = []
         self._not_found_yet: list[LeftBehind] = []
         self._look_up_at = 0.0
 
@@ -63,15 +64,21 @@ class Adoption:
 
     def turn(self) -> None:
         """Look what has become of those that are waited for, and of those not found yet."""
-        for found in self._journal.elsewhere():
-            if isinstance(found, LeftBehind):
-                self._adopt([found])
-            else:
-                self._intake.ended(found)
+        self.listen()
+        left, self._left = self._left, []
+        self._adopt(left)
         if self._not_found_yet and time.monotonic() >= self._look_up_at:
             self._look_up_at = time.monotonic() + _LOOK_UP_SECONDS
             again, self._not_found_yet = self._not_found_yet, []
             self._adopt(again)
+
+    def listen(self) -> None:
+        """Look what has become of those that are waited for, without asking the vendor."""
+        for found in self._journal.elsewhere():
+            if isinstance(found, LeftBehind):
+                self._left.append(found)
+            else:
+                self._intake.ended(found)
 
     def _adopt(self, jobs: Sequence[LeftBehind]) -> None:
         for left in jobs:

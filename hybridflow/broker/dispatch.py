@@ -108,7 +108,9 @@ class Dispatcher:
         resource, capabilities, limits = self._resource, self._capabilities, self._limits
         gather = Gather(capabilities.fixed_seconds)
         self._lanes = Lanes(resource, capabilities)
-        self._vendor = Vendor(resource.name, self._backend, self._queue, limits)
+        self._vendor = Vendor(
+            resource.name, self._backend, self._queue, limits, self._while_the_vendor_rests
+        )
         self.allowance = Allowance(resource, capabilities, limits, self._journal)
         order = FairOrder(
             self.allowance.device, ahead=resource.batch_seconds, ageing=limits.ageing_seconds
@@ -206,6 +208,11 @@ class Dispatcher:
             while self._intake.follow():
                 self._departure.turn()
             self._watch()
+
+    def _while_the_vendor_rests(self) -> None:
+        # It was lost, say: who asks for what is there already, or cancels, does not wait for it.
+        self._intake.turn()
+        self._adoption.listen()
 
     def _finished(self) -> bool:
         if not self._queue.closed:

@@ -175,9 +175,11 @@ class Recovery:
         # Whether the vendor has taken it, nobody can say.
         if self._is_free:
             self._outcomes.void(job, error)
+            self._intake.ended(job.tag)
             self._run_again_if_free(job.work, error)
             return
         advice = self._outcomes.uncertain(job)
+        self._intake.ended(job.tag)
         if self._resource.on_uncertain == "repeat":
             self._lanes.again.append(job.work)
         else:
