@@ -23,10 +23,19 @@ from hybridflow.broker.protocol import MAX_MESSAGE_BYTES, Ask, Cancel, Submit
 from hybridflow.errors import BrokerLostError, TooLargeError
 from hybridflow.records import Description, JobState, Request
 
-__all__ = ["LOST_AFTER_SECONDS", "ClientTicket", "SocketConnection", "connect"]
+__all__ = [
+    "LOST_AFTER_SECONDS",
+    "SILENT_AFTER_SECONDS",
+    "ClientTicket",
+    "SocketConnection",
+    "connect",
+]
 
 LOST_AFTER_SECONDS = 30.0
 """Time that a broker has to come back (the door restarts one that died), in seconds."""
+
+SILENT_AFTER_SECONDS = 20.0
+"""Time after which a broker that gives no sign of life (it was stopped, say) counts as away."""
 
 _ANSWER_SECONDS = 5.0
 _CLOSE_SECONDS = 5.0
@@ -64,6 +73,8 @@ class SocketConnection:
         The broker's socket.
     lost_after
         Time that a broker has to come back, in seconds.
+    silent_after
+        Time after which one that gives no sign of life counts as away.
 
     Raises
     ------
@@ -73,14 +84,20 @@ class SocketConnection:
         If the folder is not private.
     """
 
-    def __init__(self, path: Path, *, lost_after: float = LOST_AFTER_SECONDS) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        lost_after: float = LOST_AFTER_SECONDS,
+        silent_after: float = SILENT_AFTER_SECONDS,
+    ) -> None:
         check_folder(path.parent)
         check_path(path)
         self._path = path
         self._lost_after = lost_after
         self._pid = os.getpid()
         self._outstanding = Outstanding()
-        self._line = Line(path, self._outstanding, lost_after)
+        self._line = Line(path, self._outstanding, lost_after, silent_after)
         self._line.start()
 
     def describe(self) -> Description:

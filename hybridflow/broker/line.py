@@ -2,7 +2,9 @@
 
 When the connection breaks and comes back (the door has restarted the broker), what is outstanding
 is sent again: a broker runs a request's id once. When it stays away, what is outstanding fails with
-:class:`~hybridflow.errors.BrokerLostError`.
+:class:`~hybridflow.errors.BrokerLostError`. A broker that is there and does not answer, because
+somebody has stopped it, counts as away after some time: ZeroMQ asks it for a sign of life, which a
+thread of ZeroMQ's own gives, however busy the broker is.
 """
 
 import logging
@@ -22,7 +24,7 @@ from hybridflow import environment
 from hybridflow.broker import protocol
 from hybridflow.broker.outstanding import Outstanding
 from hybridflow.broker.pending import copy_of
-from hybridflow.broker.place import check_folder
+from hybridflow.broker.place import check_folder, server_of
 from hybridflow.broker.protocol import (
     Ack,
     Again,
@@ -42,7 +44,7 @@ from hybridflow.errors import (
     HybridflowError,
     RequestCancelledError,
 )
-from hybridflow.kernel import process_namespace
+from hybridflow.kernel import is_stopped, process_namespace
 from hybridflow.records import ClientInfo, Reply
 
 __all__ = ["LOOK_SECONDS", "Line"]
@@ -52,6 +54,9 @@ _Socket = zmq.Socket[bytes]
 
 LOOK_SECONDS = 0.25
 """How often a broker that is away is looked for, in seconds."""
+
+_SIGNS = 4
+"""How many signs of life are asked for in the time that a broker has for one."""
 
 _LINGER_MILLISECONDS = 200
 _RECONNECT_MILLISECONDS = 20
@@ -68,12 +73,17 @@ class Line:
         What is to be sent, and who waits for what is heard.
     lost_after
         Time that a broker has to come back, in seconds.
+    silent_after
+        Time that it has for a sign of life.
     """
 
-    def __init__(self, path: Path, outstanding: Outstanding, lost_after: float) -> None:
+    def __init__(
+        self, path: Path, outstanding: Outstanding, lost_after: float, silent_after: float
+    ) -> None:
         self._path = path
         self._outstanding = outstanding
         self._lost_after = lost_after
+        self._silent_after = silent_after
         self._acks: list[str] = []
         self._connected = False
         self._thread = threading.Thread(
@@ -91,10 +101,14 @@ class Line:
 
     def lost_error(self) -> BrokerLostError:
         """Return what is said when there is no broker."""
-        return BrokerLostError(
-            f"there is no broker at {self._path}: it died, or has not answered, and did not come "
-            f"back in {self._lost_after:g} s; run the task again in another slot"
-        )
+        pid = server_of(self._path)
+        what = f"there is no broker at {self._path}: it died, or has not answered,"
+        then = "run the task again in another slot"
+        if pid is not None:
+            state = "was stopped" if is_stopped(pid) else "is there"
+            what = f"the broker at {self._path}, process {pid}, {state} and does not answer,"
+            then = f"let it go on (`kill -CONT {pid}`), or {then}" if is_stopped(pid) else then
+        return BrokerLostError(f"{what} and did not come back in {self._lost_after:g} s; {then}")
 
     # -- the thread -----------------------------------------------------------------------------
 
@@ -105,6 +119,8 @@ class Line:
         dealer.set_hwm(0)
         dealer.set(zmq.ROUTING_ID, b"\x01" + uuid.uuid4().bytes)
         dealer.set(zmq.RECONNECT_IVL, _RECONNECT_MILLISECONDS)
+        dealer.set(zmq.HEARTBEAT_IVL, round(1000 * self._silent_after / _SIGNS))
+        dealer.set(zmq.HEARTBEAT_TIMEOUT, round(1000 * self._silent_after))
         monitor = dealer.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
         dealer.connect(f"ipc://{self._path}")
         poller = zmq.Poller()
