@@ -95,7 +95,7 @@ def job_input(batch: Batch, resource: str) -> str:
         ) from error
 
 
-def results_of(text: str, count: int, *, resource: str) -> tuple[PackedResult, ...]:
+def results_of(text: str, count: int | None, *, resource: str) -> tuple[PackedResult, ...]:
     """Return the results in a vendor job's output.
 
     Parameters
@@ -103,7 +103,7 @@ def results_of(text: str, count: int, *, resource: str) -> tuple[PackedResult, .
     text
         The output.
     count
-        PUBs of the job.
+        PUBs of the job; None: not known, since an earlier process started it.
     resource
         Name of the resource, for errors.
 
@@ -118,7 +118,7 @@ def results_of(text: str, count: int, *, resource: str) -> tuple[PackedResult, .
         decoded = _loads(text)
         if not isinstance(decoded, PrimitiveResult):
             raise TypeError(f"it is a {type(decoded).__name__}, no result of a primitive")
-        if len(decoded) != count:
+        if count is not None and len(decoded) != count:
             raise ValueError(f"it has {len(decoded)} results for {count} PUBs")
         return tuple(wire.pack_result(part) for part in decoded)
     except Exception as error:  # a vendor's decoder can fail anywhere, and with anything
