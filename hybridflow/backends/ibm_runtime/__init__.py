@@ -4,6 +4,7 @@ From the roof to the cellar::
 
     backend.py      the Backend protocol
     device.py       the service's side: a device, its jobs and their results
+    link.py         the way there: one connection, made anew when it is no good
     local.py        the package's local mode: fake devices, in this process
     workload.py     which session or batch a job goes into, and when it is closed
     primitives.py   batches and options as the package's primitives take them, and results back

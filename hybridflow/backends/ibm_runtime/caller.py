@@ -10,6 +10,7 @@ import logging
 import queue
 import threading
 import warnings
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
@@ -93,6 +94,7 @@ class Caller:
             items = self._items = queue.SimpleQueue()
             thread = threading.Thread(target=_serve, args=(items,), name=self._name, daemon=True)
             thread.start()
+            weakref.finalize(self, items.put, None)  # whoever forgets to close it leaves no thread
         future: Future[_T] = Future()
         items.put((work, future))
         return future

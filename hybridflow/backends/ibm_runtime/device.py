@@ -1,9 +1,4 @@
-"""A device at the service: its jobs are started, watched and fetched through the package.
-
-All calls go through the caller's thread, and what goes wrong there comes back as an error of ours.
-A connection whose token is not accepted any more is made anew, once; so is one that a call got lost
-in.
-"""
+"""A device at the service: its jobs are started, watched and fetched through the package."""
 
 import logging
 import time
@@ -12,13 +7,11 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from hybridflow.backends.ibm_runtime import faults, primitives
-from hybridflow.backends.ibm_runtime.account import Account, find_account
-from hybridflow.backends.ibm_runtime.caller import Caller, LateError, quietly
 from hybridflow.backends.ibm_runtime.faults import Phase
+from hybridflow.backends.ibm_runtime.link import Link
 from hybridflow.backends.ibm_runtime.options import IbmRuntimeOptions
-from hybridflow.backends.ibm_runtime.service import Connection, connect, reason_of
-from hybridflow.backends.ibm_runtime.workload import Workload
-from hybridflow.errors import AcquireError, HybridflowError, RequestCancelledError, VendorJobError
+from hybridflow.backends.ibm_runtime.service import Connection, reason_of, text_of
+from hybridflow.errors import AcquireError, RequestCancelledError, VendorJobError
 from hybridflow.records import (
     Batch,
     Capabilities,
@@ -28,7 +21,6 @@ from hybridflow.records import (
     TargetSnapshot,
     Usage,
 )
-from hybridflow.redaction import redact
 
 __all__ = ["Device"]
 
@@ -52,6 +44,7 @@ class _Job:
     """A job of the package's, and what is known of it."""
 
     id: str
+    connection: Connection | None = None
     handle: Any = None
     status: JobStatus = JobStatus(state=JobState.QUEUED)  # noqa: RUF009 - frozen
     pause: float = _LEAST_PAUSE
@@ -78,12 +71,7 @@ class Device:
     ) -> None:
         self._name = name
         self._options = options
-        self._credentials = credentials
-        # A connection sends several questions; each has a deadline of its own.
-        self._caller = Caller(f"{name}-ibm", 2 * options.timeout_seconds)
-        self._account: Account | None = None
-        self._connection: Connection | None = None
-        self._workload: Workload | None = None
+        self._link = Link(name, options, credentials)
         self._capabilities: Capabilities | None = None
         self._jobs: dict[str, _Job] = {}
 
@@ -93,12 +81,12 @@ class Device:
     def capabilities(self) -> Capabilities:
         """What the device says of itself; it is asked once."""
         if self._capabilities is None:
-            self._capabilities = self._call(self._describe, Phase.CONNECTING)
+            self._capabilities = self._link.call(self._describe, Phase.CONNECTING)
         return self._capabilities
 
     def _describe(self, connection: Connection) -> Capabilities:
         says, options = connection.device.configuration(), self._options
-        delay = float(getattr(says, "default_rep_delay", None) or 0.0) * 1e-6
+        delay = float(getattr(says, "default_rep_delay", None) or 0.0)
         return Capabilities(
             simulator=bool(says.simulator),
             num_qubits=int(says.n_qubits),
@@ -122,7 +110,7 @@ class Device:
             connection.device.refresh()
             return snapshot_of(connection.device.target, calibration=_calibration(connection))
 
-        return self._call(snapshot, Phase.ASKING)
+        return self._link.call(snapshot, Phase.ASKING)
 
     def metadata(self) -> dict[str, str]:
         """Return the device's name, version, date of calibration and instance."""
@@ -138,13 +126,13 @@ class Device:
                 "mode": self._options.mode,
             }
 
-        return self._call(read, Phase.ASKING)
+        return self._link.call(read, Phase.ASKING)
 
     # Session
 
     def acquire(self) -> None:
         """Connect, and ask whether the device can be had."""
-        status = self._call(lambda connection: connection.device.status(), Phase.CONNECTING)
+        status = self._link.call(lambda connection: connection.device.status(), Phase.CONNECTING)
         if not status.operational:
             raise AcquireError(
                 f"{self._name} cannot be acquired: IBM says that it is not operational "
@@ -155,21 +143,8 @@ class Device:
 
     def release(self) -> None:
         """Close session or batch, and the connection. Jobs run on."""
-        try:
-            if self._connection is not None:
-                self._run(self._let_go)
-        except LateError as error:
-            _log.warning("%s: the connection was not closed in order: %s", self._name, error)
-        finally:
-            self._forget()
-            self._caller.close()
-            self._jobs.clear()
-
-    def _let_go(self) -> None:
-        if self._workload is not None:
-            self._workload.close()
-        if self._connection is not None:
-            self._connection.close()
+        self._link.close()
+        self._jobs.clear()
 
     # Jobs
 
@@ -178,17 +153,16 @@ class Device:
         primitives.check_batch(batch, self.capabilities, self._name)
         pubs = primitives.unpack_pubs(batch)
 
-        def submit(connection: Connection) -> Any:
-            return self._submit(batch, pubs, tag)
+        def submit(connection: Connection) -> _Job:
+            handle = self._submit(batch, pubs, tag)
+            return _Job(str(handle.job_id()), connection, handle)
 
-        handle = self._call(submit, Phase.STARTING)
-        job = _Job(str(handle.job_id()), handle)
+        job = self._link.call(submit, Phase.STARTING)
         self._jobs[job.id] = job
         return job.id
 
     def _submit(self, batch: Batch, pubs: list[Any], tag: str) -> Any:
-        assert self._workload is not None
-        workload = self._workload
+        workload = self._link.workload
         environment = {"job_tags": [tag]}
         try:
             try:
@@ -226,21 +200,17 @@ class Device:
         state = _STATES.get(handle.status(), JobState.RUNNING)
         if not state.final:
             return JobStatus(state=state)
-        assert self._workload is not None
-        self._workload.ended(job.id)
-        if state is JobState.FAILED:
-            message = str(handle.error_message() or "the service gives no reason")
-            return JobStatus(
-                state=state,
-                message=self._discreet(message),
-                transient=faults.is_transient_reason(reason_of(handle).code),
-            )
+        self._link.workload.ended(job.id)
         if state is JobState.CANCELLED:
             return self._cancelled(connection, job, handle)
-        return JobStatus(state=state)
+        if state is JobState.DONE:
+            return JobStatus(state=state)
+        message = str(handle.error_message() or "the service gives no reason")
+        transient = faults.is_transient_reason(reason_of(handle).code)
+        return JobStatus(state=state, message=self._link.discreet(message), transient=transient)
 
     def _cancelled(self, connection: Connection, job: _Job, handle: Any) -> JobStatus:
-        reason = self._discreet(reason_of(handle).text)
+        reason = self._link.discreet(reason_of(handle).text)
         if job.stopped or not connection.is_closed(handle.session_id):
             message = reason or ("stopped" if job.stopped else "cancelled at the service")
             return JobStatus(state=JobState.CANCELLED, message=message)
@@ -270,8 +240,8 @@ class Device:
                 vendor_job_id=job_id,
             )
         job = self._job(job_id)
-        found = self._ask(job, lambda _, __, handle: handle.result())
-        results = primitives.pack_results(found, job_id)
+        text = self._ask(job, lambda _, __, handle: text_of(handle))
+        results = primitives.read_results(text, self._name)
         job.shots = primitives.shots_of(results)
         return results
 
@@ -298,7 +268,7 @@ class Device:
                 _log.warning("%s: there are several jobs with the tag %s", self._name, tag)
             return str(found[0].job_id()) if found else None
 
-        return self._call(ask, Phase.ASKING)
+        return self._link.call(ask, Phase.ASKING)
 
     def usage(self, job_id: str) -> Usage:
         """Return what a job cost: the seconds of the device that IBM charges for it."""
@@ -315,83 +285,18 @@ class Device:
 
     def _job(self, job_id: str) -> _Job:
         if job_id not in self._jobs:  # of an earlier process
-            handle = self._call(lambda connection: connection.service.job(job_id), Phase.ASKING)
-            self._jobs[job_id] = _Job(job_id, handle)
+            job = _Job(job_id)
+            self._ask(job, lambda *_: None)
+            self._jobs[job_id] = job
         return self._jobs[job_id]
 
     def _ask(self, job: _Job, question: Callable[[Connection, _Job, Any], _T]) -> _T:
         def ask(connection: Connection) -> _T:
-            if job.handle is None:  # its connection was given up
-                job.handle = connection.service.job(job.id)
+            if job.connection is not connection:  # an earlier one, which was given up
+                job.handle, job.connection = connection.service.job(job.id), connection
             return question(connection, job, job.handle)
 
-        return self._call(ask, Phase.ASKING)
-
-    # The way there
-
-    def _call(self, work: Callable[[Connection], _T], phase: Phase) -> _T:
-        try:
-            return self._run(lambda: self._connected(work, phase))
-        except LateError as late:
-            self._forget()
-            raise self._typed(late, phase) from late
-
-    def _connected(self, work: Callable[[Connection], _T], phase: Phase) -> _T:
-        # In the caller's thread.
-        with quietly(self._secrets):
-            had = self._connection is not None
-            try:
-                return work(self._connect())
-            except Exception as error:
-                if not (had and faults.is_unauthorized(error)):
-                    raise self._typed(error, phase) from error
-            _log.warning(
-                "%s: the service does not accept the token any more: a new one", self._name
-            )
-            self._forget()
-            try:
-                return work(self._connect())
-            except Exception as error:
-                raise self._typed(error, phase) from error
-
-    def _run(self, work: Callable[[], _T]) -> _T:
-        return self._caller.call(work)
-
-    def _connect(self) -> Connection:
-        if self._connection is None:
-            account = find_account(self._name, self._options, self._credentials)
-            self._account = account
-            try:
-                self._connection = connect(
-                    account,
-                    self._options.device or self._name,
-                    fractional=self._options.fractional_gates,
-                    seconds=self._options.timeout_seconds,
-                )
-            except Exception as error:
-                raise self._typed(error, Phase.CONNECTING) from error
-            self._workload = Workload(
-                self._connection, self._options, account.held, self._caller.later
-            )
-        return self._connection
-
-    def _forget(self) -> None:
-        # Jobs hold the connection that they were started with.
-        self._connection = self._workload = None
-        for job in self._jobs.values():
-            job.handle = None
-
-    @property
-    def _secrets(self) -> tuple[str, ...]:
-        # A saved account's token is known to nobody else.
-        known = (self._account.token,) if self._account is not None else ()
-        return (*known, *self._credentials.values())
-
-    def _typed(self, error: Exception, phase: Phase) -> HybridflowError:
-        return faults.typed(error, resource=self._name, phase=phase, secrets=self._secrets)
-
-    def _discreet(self, text: str) -> str:
-        return redact(text, self._secrets)
+        return self._link.call(ask, Phase.ASKING)
 
 
 def _calibration(connection: Connection) -> str:

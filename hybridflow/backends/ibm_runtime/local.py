@@ -10,6 +10,7 @@ import time
 from functools import cached_property
 from typing import Any
 
+from hybridflow import wire
 from hybridflow.backends.ibm_runtime import primitives
 from hybridflow.backends.ibm_runtime.caller import quietly
 from hybridflow.backends.ibm_runtime.options import IbmRuntimeOptions
@@ -140,7 +141,7 @@ class LocalDevice:
                 result = primitives.primitive(batch, self._device, **more).run(pubs).result()
         except (QiskitError, ValueError) as error:
             raise CircuitError(f"{self._name} cannot run a circuit: {error}") from error
-        return primitives.pack_results(result, self._name)
+        return tuple(wire.pack_result(part) for part in result)
 
     def status(self, job_id: str, wait: float) -> JobStatus:
         """Return a job's state."""

@@ -3,7 +3,8 @@
 import importlib
 from types import ModuleType
 
-from hybridflow.errors import MissingExtraError
+from hybridflow.extras import require
+from hybridflow.qiskit_thread import import_qiskit
 
 __all__ = ["runtime"]
 
@@ -16,13 +17,8 @@ def runtime(module: str = "") -> ModuleType:
     Raises
     ------
     MissingExtraError
-        If it, or a package that it needs, is not installed; the message names the extra.
+        If it is not installed; the message names the extra.
     """
-    try:
-        package = importlib.import_module(_NAME)
-        return importlib.import_module(f"{_NAME}.{module}") if module else package
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(
-            f"the backend 'ibm_runtime' needs {error.name}, which is not installed; install it "
-            "with: pip install --upgrade 'hybridflow[runtime]'"
-        ) from error
+    import_qiskit()  # the caller's thread, where it would be imported, may end
+    package = require(_NAME, "runtime", "the backend 'ibm_runtime'")
+    return importlib.import_module(f"{_NAME}.{module}") if module else package

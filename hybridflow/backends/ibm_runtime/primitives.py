@@ -1,20 +1,22 @@
 """Batches and options as the package's primitives take them, and their results packed again."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from hybridflow import wire
+from hybridflow.backends.ibm_json import results_of
 from hybridflow.backends.ibm_runtime.package import runtime
-from hybridflow.errors import RequestError, ResourceError, TooLargeError
+from hybridflow.errors import RequestError, TooLargeError
 from hybridflow.records import Batch, Capabilities, PackedResult, Primitive
 
 if TYPE_CHECKING:
     from qiskit.primitives.containers.estimator_pub import EstimatorPub
     from qiskit.primitives.containers.sampler_pub import SamplerPub
 
-__all__ = ["OPTIONS", "check_batch", "pack_results", "primitive", "shots_of", "unpack_pubs"]
+__all__ = ["OPTIONS", "check_batch", "primitive", "read_results", "shots_of", "unpack_pubs"]
 
 OPTIONS: dict[Primitive, tuple[str, ...]] = {
     Primitive.SAMPLER: ("dynamical_decoupling", "execution", "max_execution_time", "twirling"),
@@ -113,38 +115,25 @@ def unpack_pubs(batch: Batch) -> "list[SamplerPub | EstimatorPub]":
     return [wire.unpack_pub(pub, batch.primitive) for pub in batch.pubs]
 
 
-def pack_results(found: Any, job_id: str) -> tuple[PackedResult, ...]:
-    """Return the package's result, packed.
+def read_results(text: str, resource: str) -> tuple[PackedResult, ...]:
+    """Return the results in what the service sent of a job.
+
+    The service itself does not say in a sampler's result how many shots it has; it is counted.
 
     Raises
     ------
     ResourceError
-        If what came is no result: the package hands out what it cannot decode as it is.
+        If it is no result of a primitive: transient, since it may have been cut on its way.
     """
-    from qiskit.primitives import PrimitiveResult
-
-    if not isinstance(found, PrimitiveResult):
-        raise ResourceError(
-            f"the result of vendor job {job_id} cannot be read: it is no result of a primitive",
-            transient=True,
-            vendor_job_id=job_id,
-        )
-    return tuple(_pack(result) for result in found)
+    return tuple(_with_shots(packed) for packed in results_of(text, None, resource=resource))
 
 
-def _pack(result: Any) -> PackedResult:
-    packed = wire.pack_result(result)
+def _with_shots(packed: PackedResult) -> PackedResult:
     if not packed.bits:
         return packed
-    metadata = {**msgspec.json.decode(packed.metadata), "shots": _shots_each(result)}
+    array = wire.array_from_bytes(packed.arrays[next(iter(packed.bits))])
+    metadata = {**msgspec.json.decode(packed.metadata), "shots": int(array.shape[-2])}
     return msgspec.structs.replace(packed, metadata=msgspec.json.encode(metadata))
-
-
-def _shots_each(result: Any) -> int:
-    from qiskit.primitives import BitArray
-
-    arrays = (value for value in result.data.values() if isinstance(value, BitArray))
-    return next((int(array.num_shots) for array in arrays), 0)
 
 
 def shots_of(results: Iterable[PackedResult]) -> int:
@@ -154,11 +143,4 @@ def shots_of(results: Iterable[PackedResult]) -> int:
 
 def _shots(result: PackedResult) -> int:
     shots = msgspec.json.decode(result.metadata).get("shots") or 0
-    return int(shots) * _size(result.shape) if isinstance(shots, int | float) else 0
-
-
-def _size(shape: Sequence[int]) -> int:
-    size = 1
-    for length in shape:
-        size *= length
-    return size
+    return int(shots) * math.prod(result.shape) if isinstance(shots, int | float) else 0

@@ -23,8 +23,9 @@ from typing import Any, NamedTuple
 
 from hybridflow.backends.ibm_runtime.account import Account
 from hybridflow.backends.ibm_runtime.package import runtime
+from hybridflow.errors import AcquireError
 
-__all__ = ["Connection", "Reason", "connect", "reason_of"]
+__all__ = ["Connection", "Reason", "connect", "reason_of", "text_of"]
 
 
 class Connection(NamedTuple):
@@ -58,6 +59,29 @@ def reason_of(job: Any) -> Reason:
     return Reason(str(getattr(job, "_reason", None) or ""), getattr(job, "_reason_code", None))
 
 
+def text_of(job: Any) -> str:
+    """Return the results of one of the package's jobs as the service sent them.
+
+    Its own decoder makes objects of whatever a text names, and hands out what it cannot read.
+    """
+    return str(job.result(decoder=_as_text()) or "")
+
+
+@functools.cache
+def _as_text() -> Any:
+    base = runtime("decoders.result_decoder").ResultDecoder
+
+    class Text(base):  # type: ignore[valid-type,misc]
+        """Decodes nothing."""
+
+        @classmethod
+        def decode(cls, data: Any) -> Any:
+            """Return what came."""
+            return data
+
+    return Text
+
+
 def connect(account: Account, device: str, *, fractional: bool, seconds: float) -> Connection:
     """Return a connection to a device; whatever the package raises is raised.
 
@@ -73,12 +97,35 @@ def connect(account: Account, device: str, *, fractional: bool, seconds: float) 
         Patience with an answer.
     """
     _silence()
-    service = _service(account)
+    with _identity_service(account.token_url):
+        _check_key(account, seconds)
+        service = _service(account)
     _bound(service, seconds)
-    # The package takes a list of devices that it could not get for an empty one: this cannot fail
-    # in silence, and says whether the key is right.
-    service.usage()
+    # What is wrong here, the package takes for a list without devices.
+    names = sorted(found["name"] for found in service._get_api_client().list_backends())
+    if device not in names:
+        raise AcquireError(
+            f"IBM has no device {device!r} for this instance; it has: {', '.join(names) or 'none'}"
+        )
     return Connection(service, service.backend(device, use_fractional_gates=fractional))
+
+
+def _check_key(account: Account, seconds: float) -> None:
+    # With a key that the identity service does not know, the package waits for a minute, and then
+    # asks the API with it.
+    authorization = runtime("api.auth").CloudAuth(
+        api_key=account.token,
+        crn=account.instance,
+        private=bool(account.extra.get("private_endpoint")),
+        proxies=_proxies(account),
+    )
+    authorization.tm.http_config["timeout"] = seconds
+    authorization.tm.get_token()
+
+
+def _proxies(account: Account) -> Any:
+    found = account.extra.get("proxies")
+    return runtime("proxies").ProxyConfiguration(**found) if found else None
 
 
 def _silence() -> None:
@@ -100,10 +147,9 @@ def _service(account: Account) -> Any:
         arguments["url_resolver"] = lambda *_: base
     elif private:
         arguments["private_endpoint"] = True
-    with _identity_service(account.token_url):
-        if account.instance.startswith("crn:"):
-            return _one_instance()(**arguments)
-        return runtime().QiskitRuntimeService(**arguments)
+    if account.instance.startswith("crn:"):
+        return _one_instance()(**arguments)
+    return runtime().QiskitRuntimeService(**arguments)
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ Everything here runs in the caller's thread.
 """
 
 import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -22,16 +23,19 @@ __all__ = ["Workload"]
 
 _log = logging.getLogger(__name__)
 
+_PAUSES = (0.2, 1.0, 0.0)
+"""After each failed attempt to close what bills while it is open, in seconds."""
+
 _USABLE = ("open", "active", "inactive", "pending_inactive")
 
 
 class Workload:
-    """The session or batch of one connection, if its mode asks for one.
+    """The session or batch of a device, if its mode asks for one.
 
     Parameters
     ----------
     connection
-        The connection.
+        The connection; see :meth:`move`.
     options
         Mode, and limits.
     held
@@ -65,16 +69,36 @@ class Workload:
         return self._open
 
     def _opened(self) -> Any:
-        package = runtime()
         if self._held is not None:
-            kind = package.Batch if self._held.mode == "batch" else package.Session
-            return kind.from_id(
-                self._held.id,
-                self._connection.service,
-                use_fractional_gates=self._options.fractional_gates,
-            )
-        kind = package.Batch if self._options.mode == "batch" else package.Session
-        return kind(self._connection.device, max_time=self._options.session_seconds)
+            return self._by_id(self._held.id)
+        return self._kind(self._connection.device, max_time=self._options.session_seconds)
+
+    def _by_id(self, session_id: str) -> Any:
+        fractional = self._options.fractional_gates
+        return self._kind.from_id(
+            session_id, self._connection.service, use_fractional_gates=fractional
+        )
+
+    @property
+    def _kind(self) -> Any:
+        mode = self._options.mode if self._held is None else self._held.mode
+        return runtime().Batch if mode == "batch" else runtime().Session
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a session or batch to be closed."""
+        return self._open is not None and self._held is None
+
+    def move(self, connection: Connection) -> None:
+        """Go on with what is open by another connection."""
+        self._connection = connection
+        if self._open is None:
+            return
+        try:
+            self._open = self._by_id(self._open.session_id)
+        except Exception as error:  # the next job opens another; IBM closes this one in time
+            _log.warning("a session is not there any more: %s", type(error).__name__)
+            self._open = None
 
     def started(self, job_id: str) -> None:
         """Note that a job runs in it."""
@@ -111,8 +135,10 @@ class Workload:
         session, self._open = self._open, None
         if session is None or self._held is not None:
             return
-        try:
-            session.close()
-        except Exception as error:
-            # It has a time limit of its own, and what is to come does not depend on it.
-            _log.warning("a session could not be closed: %s", type(error).__name__)
+        for pause in _PAUSES:
+            try:
+                session.close()
+                return
+            except Exception as error:  # nobody waits for it; IBM closes it at its time limit
+                _log.warning("a session could not be closed: %s", type(error).__name__)
+                time.sleep(pause)
