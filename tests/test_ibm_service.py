@@ -33,6 +33,7 @@ from qiskit import QuantumCircuit
 from qiskit.primitives.containers.sampler_pub import SamplerPub
 
 from hybridflow import environment, wire
+from hybridflow.backends import target_snapshot
 from hybridflow.backends.ibm_runtime import IbmRuntimeBackend
 from hybridflow.backends.ibm_runtime.account import API_KEY
 from hybridflow.backends.ibm_runtime.faults import KINDS, Phase, is_transient_reason, typed
@@ -112,6 +113,17 @@ def test_it_is_described_by_the_service(backend: IbmRuntimeBackend) -> None:
     target, metadata = backend.target(), backend.metadata()
     assert target.calibration == metadata["calibration"] != ""
     assert metadata["instance"] == CREDENTIALS["QRMI_IBM_QCS_SERVICE_CRN"]
+
+
+def test_a_laptop_with_a_key_is_told_the_target(
+    emulator: QpuEmulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(IbmRuntimeBackend, "own_process", False)
+    with pytest.raises(NoSlotError):
+        target_snapshot(resource_of(emulator))
+    for key, value in CREDENTIALS.items():
+        monkeypatch.setenv(f"qpu_{key}", value)
+    assert target_snapshot(resource_of(emulator)).num_qubits == 5
 
 
 def test_a_job_costs_what_the_service_says(

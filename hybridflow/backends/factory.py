@@ -15,8 +15,9 @@ from pathlib import Path
 
 import msgspec
 
-from hybridflow import wire
+from hybridflow import environment, wire
 from hybridflow.backends.base import Backend
+from hybridflow.backends.discreet import discreet
 from hybridflow.backends.registry import backend_type
 from hybridflow.errors import RequestError, SiteError
 from hybridflow.records import Resource, TargetSnapshot
@@ -77,7 +78,8 @@ def target_snapshot(resource: Resource) -> TargetSnapshot:
     """Return a resource's target, without a slot: from the cache, or from its type of backend.
 
     Only the targets that a resource's definition decides are kept (``fixed_target``); a service is
-    asked each time.
+    asked each time, with the credentials that stand in the environment (a laptop's; no worker has
+    any).
 
     Raises
     ------
@@ -87,8 +89,17 @@ def target_snapshot(resource: Resource) -> TargetSnapshot:
         If a package that knows the target is not installed.
     """
     if not backend_type(resource.backend).fixed_target:
-        return make_backend(resource, {}).target()
+        return _asked(resource)
     return _snapshot(wire.encode(resource))
+
+
+def _asked(resource: Resource) -> TargetSnapshot:
+    credentials = environment.credentials(os.environ, resource.name)
+    backend = open_backend(resource, credentials)
+    try:
+        return discreet(backend, credentials).target()
+    finally:
+        backend.release()
 
 
 @functools.lru_cache(maxsize=32)

@@ -1,7 +1,7 @@
 """The package's local mode: a fake device of IBM's, simulated with its noise in this process.
 
-It has its own behaviour: options are checked and have no effect but one, the seed, which counts for
-a whole call (and not if it is 0). So a PUB with a seed is a call of its own.
+It has its own behaviour: of all options only the seed has an effect, for a whole call (and not if
+it is 0). So requests' options are checked and left out, and a PUB with a seed is a call of its own.
 """
 
 import difflib
@@ -9,6 +9,8 @@ import threading
 import time
 from functools import cached_property
 from typing import Any
+
+import msgspec
 
 from hybridflow import wire
 from hybridflow.backends.ibm_runtime import primitives
@@ -49,21 +51,17 @@ class LocalDevice:
 
     @cached_property
     def _device(self) -> Any:
-        wanted = self._options.device
-        with quietly():
-            devices = {
-                device.name: device
-                for device in runtime("fake_provider").FakeProviderForBackendV2().backends()
-            }
-        if wanted not in devices:
-            near = difflib.get_close_matches(wanted, devices, n=3)
+        wanted, found = self._options.device, _fake_devices()
+        if wanted not in found:
+            near = difflib.get_close_matches(wanted, found, n=3)
             hint = f" did you mean {' or '.join(near)}?" if near else ""
             raise SiteError(
                 f"key `qpu.{self._name}.device`: there is no fake device {wanted!r};{hint} allowed "
-                f"are: {', '.join(sorted(devices))}",
+                f"are: {', '.join(sorted(found))}",
                 resource=self._name,
             )
-        return devices[wanted]
+        with quietly():
+            return found[wanted]()
 
     @property
     def capabilities(self) -> Capabilities:
@@ -138,7 +136,8 @@ class LocalDevice:
         more = {} if seed is None else {"simulator": {"seed_simulator": 1 + seed % _SEEDS}}
         try:
             with quietly():
-                result = primitives.primitive(batch, self._device, **more).run(pubs).result()
+                bare = msgspec.structs.replace(batch, options={})
+                result = primitives.primitive(bare, self._device, **more).run(pubs).result()
         except (QiskitError, ValueError) as error:
             raise CircuitError(f"{self._name} cannot run a circuit: {error}") from error
         return tuple(wire.pack_result(part) for part in result)
@@ -162,3 +161,9 @@ class LocalDevice:
     def usage(self, job_id: str) -> Usage:
         """Return what a job took of this machine."""
         return self._jobs.table.usage(job_id)
+
+
+def _fake_devices() -> dict[str, Any]:
+    kinds = (kind for kind in vars(runtime("fake_provider")).values() if isinstance(kind, type))
+    named = {getattr(kind, "backend_name", None): kind for kind in kinds}
+    return {name: kind for name, kind in named.items() if isinstance(name, str)}
