@@ -15,8 +15,9 @@ from pathlib import Path
 
 import msgspec
 
-from hybridflow import wire
+from hybridflow import environment, wire
 from hybridflow.backends.base import Backend
+from hybridflow.backends.discreet import discreet
 from hybridflow.backends.registry import backend_type
 from hybridflow.errors import RequestError, SiteError
 from hybridflow.records import Resource, TargetSnapshot
@@ -87,7 +88,8 @@ def target_snapshot(resource: Resource) -> TargetSnapshot:
         If a package that knows the target is not installed.
     """
     if not backend_type(resource.backend).fixed_target:
-        return make_backend(resource, {}).target()
+        keys = environment.credentials(os.environ, resource.name)
+        return discreet(make_backend(resource, keys), keys).target()
     return _snapshot(wire.encode(resource))
 
 
