@@ -14,7 +14,7 @@ from hybridflow.broker.recovery import Recovery
 from hybridflow.broker.vendor import Vendor, ours
 from hybridflow.broker.work import VendorJob, Work
 from hybridflow.errors import BackendLostError, HybridflowError, InternalError
-from hybridflow.records import Resource
+from hybridflow.records import Capabilities, Resource
 
 __all__ = ["Departure"]
 
@@ -26,7 +26,7 @@ class Departure:
 
     Parameters
     ----------
-    resource
+    resource, capabilities
         What is driven.
     queue, order, gather, lanes, allowance
         Who waits, who goes first, whether others are worth waiting for, whether there is a lane,
@@ -43,6 +43,7 @@ class Departure:
     def __init__(
         self,
         resource: Resource,
+        capabilities: Capabilities,
         *,
         queue: Queue,
         order: FairOrder,
@@ -56,6 +57,7 @@ class Departure:
     ) -> None:
         self.hold = 0.0
         self._resource = resource
+        self._late_binding = capabilities.late_binding
         self._queue = queue
         self._order = order
         self._gather = gather
@@ -99,7 +101,8 @@ class Departure:
 
     def _start(self, work: Work) -> None:
         requests = [entry.request for entry in work.entries]
-        batch, cuts = merge(requests, [entry.work for entry in work.entries])
+        weights = [entry.work for entry in work.entries]
+        batch, cuts = merge(requests, weights, late_binding=self._late_binding)
         job = VendorJob(work, cuts)
         try:
             self._journal.intend(job, self._allowance.device.seconds(job.load))

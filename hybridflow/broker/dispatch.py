@@ -148,6 +148,7 @@ class Dispatcher:
         )
         self._departure = Departure(
             resource,
+            capabilities,
             queue=self._queue,
             order=order,
             gather=gather,
