@@ -9,6 +9,7 @@ import functools
 import hashlib
 import os
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -24,6 +25,7 @@ from hybridflow.records import Resource, TargetSnapshot
 __all__ = ["make_backend", "open_backend", "target_snapshot"]
 
 _PACKAGES = ("hybridflow", "qiskit", "qiskit-aer", "qiskit-ibm-runtime")
+_KEPT_SECONDS = 60.0
 
 
 def open_backend(resource: Resource, credentials: Mapping[str, str]) -> Backend:
@@ -40,14 +42,15 @@ def open_backend(resource: Resource, credentials: Mapping[str, str]) -> Backend:
     -------
     Backend
         The backend itself, or a :class:`~hybridflow.backends.process.BackendProcess` where its
-        type says that it needs a process of its own.
+        type says that it needs a process of its own, or the resource an interpreter.
 
     Raises
     ------
     SiteError
-        If there is no such type of backend, or its options are wrong.
+        If there is no such type of backend, or its options are wrong. A resource with an
+        interpreter is not looked at before it is used: only there its type need be installed.
     """
-    if backend_type(resource.backend).own_process:
+    if resource.interpreter is not None or backend_type(resource.backend).own_process:
         from hybridflow.backends.process import BackendProcess
 
         return BackendProcess(resource, credentials)
@@ -77,7 +80,7 @@ def target_snapshot(resource: Resource) -> TargetSnapshot:
     """Return a resource's target, without a slot: from the cache, or from its type of backend.
 
     Only the targets that a resource's definition decides are kept (``fixed_target``); a service is
-    asked each time.
+    asked each time. One in another interpreter is kept by this process for a minute.
 
     Raises
     ------
@@ -86,9 +89,20 @@ def target_snapshot(resource: Resource) -> TargetSnapshot:
     MissingExtraError
         If a package that knows the target is not installed.
     """
+    if resource.interpreter is not None:
+        return _elsewhere(wire.encode(resource), int(time.monotonic() / _KEPT_SECONDS))
     if not backend_type(resource.backend).fixed_target:
         return make_backend(resource, {}).target()
     return _snapshot(wire.encode(resource))
+
+
+@functools.lru_cache(maxsize=32)
+def _elsewhere(definition: bytes, _when: int) -> TargetSnapshot:
+    backend = open_backend(wire.decode(definition, Resource), {})
+    try:
+        return backend.target()
+    finally:
+        backend.release()
 
 
 @functools.lru_cache(maxsize=32)

@@ -25,6 +25,7 @@ import traceback
 from hybridflow.backends import channel
 from hybridflow.backends.base import Backend, NotifyingBackend
 from hybridflow.backends.factory import make_backend
+from hybridflow.backends.hello import PROTOCOL, hello
 from hybridflow.errors import ErrorRecord, HybridflowError
 from hybridflow.kernel import die_with, forbid_dumps
 from hybridflow.records import JobState, JobStatus, Usage
@@ -47,8 +48,13 @@ def main() -> None:
     if not isinstance(first, channel.Open):
         return
     try:
+        said = hello() if first.foreign else None
+        if first.protocol != PROTOCOL:
+            # The owner sees from the numbers that nothing else can be said.
+            stream.send(channel.Answer(call=first.call, hello=said))
+            return
         backend = make_backend(first.resource, first.credentials)
-        answer = channel.Answer(call=first.call, capabilities=backend.capabilities)
+        answer = channel.Answer(call=first.call, capabilities=backend.capabilities, hello=said)
     except Exception as error:
         stream.send(channel.Answer(call=first.call, error=_record(error)))
         return

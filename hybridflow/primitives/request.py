@@ -68,8 +68,9 @@ def make_request(
     options: Mapping[str, Any],
     key: str | None = None,
     priority: int = 0,
+    readable: int | None = None,
 ) -> Request:
-    """Pack PUBs that were admitted.
+    """Pack PUBs that were admitted, in a version of QPY up to `readable`.
 
     Raises
     ------
@@ -77,7 +78,7 @@ def make_request(
         If parameter names do not fit a circuit, or a circuit cannot be written as QPY.
     """
     try:
-        packed = pack_pubs(pubs, _seeds(seed, len(pubs)), structure)
+        packed = pack_pubs(pubs, _seeds(seed, len(pubs)), structure, readable)
     except ValueError as error:
         if isinstance(error, RequestError):
             raise
