@@ -172,7 +172,9 @@ class BackendProcess:
             self._post(channel.Stop, job_id=job_id)
 
     def find(self, tag: str) -> str | None:
-        """Return the id of the job that was started with `tag`."""
+        """Return the id of the job that was started with `tag`, where there are tags."""
+        if not self.capabilities.tags:
+            return None
         return self._table.find(tag) or self._call(channel.Find, tag=tag).job_id
 
     def usage(self, job_id: str) -> Usage:
