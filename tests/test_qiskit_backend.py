@@ -1,7 +1,9 @@
 """The backend ``qiskit``: any ``BackendV2`` by its counts, and any pair of V2 primitives."""
 
 import json
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -11,6 +13,7 @@ import vendor_devices
 from qiskit import ClassicalRegister, QuantumCircuit, QuantumRegister
 from qiskit.exceptions import QiskitError
 from qiskit.primitives import BackendSamplerV2
+from qiskit.primitives.containers.estimator_pub import EstimatorPub
 from qiskit.primitives.containers.sampler_pub import SamplerPub
 
 from hybridflow import wire
@@ -240,6 +243,46 @@ def test_a_device_whose_jobs_fail_says_why() -> None:
     assert (status.state, status.message) == (JobState.FAILED, "RuntimeError: the fridge is warm")
     with pytest.raises(VendorJobError, match="the fridge is warm"):
         backend.result(job_id)
+
+
+# Jobs that outlive a process
+
+
+@pytest.fixture(autouse=True)
+def _state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+
+
+def test_another_process_reads_the_results_of_a_durable_job(tmp_path: Path) -> None:
+    first, second = (_acquired(device("Service", durable=True)) for _ in range(2))
+    assert first.capabilities.durable_jobs
+    circuit = QuantumCircuit(2)
+    circuit.x(0)
+    observables = ["ZI", "IZ", "XX"]
+    estimated = wire.pack_pubs([EstimatorPub.coerce((circuit, observables), 0.1)], [None])
+    work = Batch(primitive=Primitive.ESTIMATOR, pubs=estimated * 2)
+    job_id = first.start(work, tag="tag")
+    first.release()
+    assert second.status(job_id, wait=30).state is JobState.DONE
+    for result in second.result(job_id):
+        assert wire.unpack_result(result)[0].evs[:2].tolist() == [1, -1]
+    assert second.usage(job_id).shots == 400
+    for lost in ("job-99", "nonsense"):
+        with pytest.raises(ResourceError, match="cannot tell what job"):
+            second.status(lost)
+    vendor_devices.Service.jobs.clear()
+    with pytest.raises(ResourceError, match="no job"):
+        _acquired(device("Service", durable=True, self_test=False)).status(job_id)
+    (kept,) = (tmp_path / "hybridflow" / "jobs").iterdir()
+    os.utime(kept, (0, 0))
+    second.release()
+    second.acquire()
+    assert not kept.exists()
+
+
+def test_a_device_without_a_way_to_its_jobs_is_not_durable() -> None:
+    with pytest.raises(SiteError, match="retrieve_job"):
+        device("CountsOnly", durable=True).acquire()
 
 
 # What goes wrong

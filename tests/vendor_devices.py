@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 from qiskit import QuantumCircuit
 from qiskit.primitives import BackendSamplerV2, StatevectorEstimator
@@ -15,12 +15,12 @@ class Job:
     """A vendor's job that is done at once: with counts, and nothing else."""
 
     def __init__(self, number: int, counts: list[dict[str, int]]) -> None:
-        self._number = number
+        self.number = number
         self.counts = counts
         self.state = "DONE"
 
     def job_id(self) -> str:
-        return f"job-{self._number}"
+        return f"job-{self.number}"
 
     def status(self) -> str:
         return self.state
@@ -122,6 +122,23 @@ def keyed(token: str) -> CountsOnly:
     if token != "s3cret":
         raise ConnectionError(f"the key {token} is wrong")
     return CountsOnly()
+
+
+class Service(CountsOnly):
+    """Remembers its jobs, whoever asks."""
+
+    jobs: ClassVar[dict[str, Job]] = {}
+
+    def run(self, run_input: list[QuantumCircuit], **options: Any) -> Any:
+        job = super().run(run_input, **options)
+        job.number = len(self.jobs)
+        self.jobs[job.job_id()] = job
+        return job
+
+    def retrieve_job(self, job_id: str) -> Job:
+        if job_id not in self.jobs:
+            raise LookupError(f"there is no job {job_id}")
+        return self.jobs[job_id]
 
 
 class Failing(CountsOnly):

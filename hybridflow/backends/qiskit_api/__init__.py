@@ -8,6 +8,7 @@
     sampler.py, estimator.py      PUBs → circuits to run
     submission.py                 circuits → calls of run(), their jobs (states.py)
     counts.py                     their counts → results
+    keeping.py    batches on disk, for whoever reads a job's results after this process
     pair.py       PUBs → jobs of V2 primitives → results
     self_test.py  refuses what gives nonsense, before anybody's circuit runs on it
     faults.py     a vendor's exceptions → ours

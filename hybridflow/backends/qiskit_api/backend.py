@@ -12,6 +12,7 @@ from typing import ClassVar
 import msgspec
 
 from hybridflow.backends.jobs import KEPT
+from hybridflow.backends.qiskit_api.keeping import prune
 from hybridflow.backends.qiskit_api.machine import Machine, Submitted
 from hybridflow.backends.qiskit_api.options import QiskitOptions
 from hybridflow.errors import (
@@ -113,6 +114,8 @@ class QiskitBackend:
             return
         self._machine.refresh()
         capabilities = self.capabilities
+        self._machine.check_durable()
+        prune()
         self._is_open = True
         if self.options.self_test:
             from hybridflow.backends.qiskit_api.self_test import self_test
@@ -138,10 +141,11 @@ class QiskitBackend:
         return self.result(job_id)
 
     def release(self) -> None:
-        """Cancel what has not ended."""
+        """Cancel what has not ended, unless it is durable."""
         self._is_open = False
-        for job_id in list(self._jobs):
-            self.stop(job_id)
+        if not self.options.durable:
+            for job_id in list(self._jobs):
+                self.stop(job_id)
 
     # Jobs
 
@@ -162,7 +166,7 @@ class QiskitBackend:
                 f"{self.name} has not been acquired: call acquire() before start()",
                 resource=self.name,
             )
-        submitted = self._machine.submit(batch)
+        submitted = self._machine.submit(batch, tag)
         self._jobs[submitted.id] = _Job(submitted)
         self._forget_oldest()
         return submitted.id
@@ -213,8 +217,10 @@ class QiskitBackend:
 
     def stop(self, job_id: str) -> None:
         """Cancel a job, as far as the vendor can."""
-        job = self._jobs.get(job_id)
-        if job is not None and not job.status.state.final:
+        if job_id not in self._jobs and not self.options.durable:
+            return
+        job = self._job(job_id)
+        if not job.status.state.final:
             job.submitted.stop()
 
     def find(self, tag: str) -> str | None:
@@ -230,6 +236,8 @@ class QiskitBackend:
         return Usage(qpu_seconds=seconds, shots=submitted.shots)
 
     def _job(self, job_id: str) -> _Job:
+        if job_id not in self._jobs and self.options.durable:
+            self._jobs[job_id] = _Job(self._machine.resubmitted(job_id))
         if job_id not in self._jobs:
             raise ResourceError(
                 f"{self.name} knows no job {job_id!r}: it was not started here, or ended long ago",

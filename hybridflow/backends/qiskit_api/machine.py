@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from hybridflow import wire
 from hybridflow.backends.qiskit_api import device as devices
+from hybridflow.backends.qiskit_api.keeping import keep, kept, retriever
 from hybridflow.backends.qiskit_api.loading import is_simulated, made
 from hybridflow.backends.qiskit_api.options import QiskitOptions
 from hybridflow.errors import AcquireError, RequestError, SiteError, TooLargeError
@@ -150,6 +151,7 @@ class Machine:
             lanes=options.lanes,
             seeds=bool(options.seed_option),
             exact=options.exact,
+            durable_jobs=options.durable,
             options={primitive: names for primitive in Primitive} if names else {},
             fixed_seconds=options.seconds_per_job,
             circuit_seconds=options.seconds_per_circuit,
@@ -189,8 +191,8 @@ class Machine:
         for name in ("snapshot", "capabilities", "_target"):
             self.__dict__.pop(name, None)
 
-    def submit(self, batch: Batch) -> Submitted:
-        """Start a batch.
+    def submit(self, batch: Batch, tag: str) -> Submitted:
+        """Start a batch; one without a tag is nobody's but this process's.
 
         Raises
         ------
@@ -198,7 +200,46 @@ class Machine:
             As :meth:`QiskitBackend.start` says.
         """
         self._check(batch)
-        return self._pair(batch) if self.primitives else self._counted(batch)
+        if self.primitives:
+            return self._pair(batch)
+        started = self._counted(batch)
+        if self.options.durable and tag:
+            keep(self.name, started.id, batch)
+        return started
+
+    def resubmitted(self, job_id: str) -> Submitted:
+        """Return a batch that another process has started.
+
+        Raises
+        ------
+        ResourceError
+            If its circuits are not known here, or its jobs not at the vendor.
+        """
+        from hybridflow.backends.qiskit_api.submission import submitted
+
+        batch = kept(self.name, job_id)
+        return submitted(
+            self.name,
+            retriever(self._device),
+            job_id,
+            [self._plan(pub, batch.primitive) for pub in batch.pubs],
+            most=devices.max_circuits(self._device),
+        )
+
+    def check_durable(self) -> None:
+        """Refuse `durable = true` of a device whose jobs cannot be had again.
+
+        Raises
+        ------
+        SiteError
+            If there is no way to them.
+        """
+        if self.options.durable and retriever(self._device) is None:
+            raise SiteError(
+                f"key `qpu.{self.name}.durable`: jobs cannot be had again by their ids: "
+                "the device has no retrieve_job(), and its provider neither that nor job()",
+                resource=self.name,
+            )
 
     def _check(self, batch: Batch) -> None:
         can = self.capabilities

@@ -43,6 +43,8 @@ class QiskitOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         Whether `estimator` computes exact values for the precision 0.
     lanes
         Vendor jobs that may be under way at the same time.
+    durable
+        Whether the vendor's jobs outlive this process and can be had again by their ids.
     self_test
         Whether X and Bell circuits are run when a slot opens.
     self_test_seconds
@@ -66,6 +68,7 @@ class QiskitOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     max_shots: int | None = None
     exact: bool = False
     lanes: int = 1
+    durable: bool = False
     self_test: bool = True
     self_test_seconds: float = 300.0
     seconds_per_job: float = 0.0
@@ -95,7 +98,7 @@ class QiskitOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             (self.factory, ("arguments",)),
             (self.sampler, ("sampler_arguments",)),
             (self.estimator, ("estimator_arguments", "exact")),
-            (not self.is_pair, ("run_options", "seed_option")),
+            (not self.is_pair, ("run_options", "seed_option", "durable")),
         ):
             for name in names:
                 if getattr(self, name) and not needs:

@@ -5,7 +5,7 @@ a seed goes alone. A batch may so be several vendor jobs: their ids, joined by `
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -13,10 +13,10 @@ from hybridflow.backends.qiskit_api.counts import Counts, counts_of
 from hybridflow.backends.qiskit_api.faults import asking, ended, starting
 from hybridflow.backends.qiskit_api.sampler import Wanted
 from hybridflow.backends.qiskit_api.states import cancel, id_of, joined, seconds_of, status_of
-from hybridflow.errors import HybridflowError, VendorJobError
+from hybridflow.errors import HybridflowError, ResourceError, VendorJobError
 from hybridflow.records import JobStatus, PackedResult
 
-__all__ = ["Plan", "Submission", "submit"]
+__all__ = ["Plan", "Submission", "submit", "submitted"]
 
 _log = logging.getLogger(__name__)
 
@@ -85,6 +85,36 @@ def submit(
         for part in parts:
             _cancel_quietly(resource, part.job)
         raise
+    return Submission(resource, plans, wanted, parts)
+
+
+def submitted(
+    resource: str,
+    retrieve: Callable[[str], Any],
+    job_id: str,
+    plans: Sequence[Plan],
+    *,
+    most: int | None,
+) -> "Submission":
+    """Return a batch that another process has started.
+
+    Raises
+    ------
+    ResourceError
+        If the vendor does not have its jobs.
+    """
+    wanted = [plan.wanted() for plan in plans]
+    calls = _calls(wanted, most)
+    with asking(resource, job_id):
+        jobs = [retrieve(each) for each in job_id.split("+")]
+    if len(jobs) != len(calls):
+        raise ResourceError(
+            f"job {job_id} of {resource} was started as {len(jobs)} vendor jobs and would be "
+            f"{len(calls)} now: its results cannot be told apart",
+            resource=resource,
+            vendor_job_id=job_id,
+        )
+    parts = [_Part(job, places) for job, (places, _) in zip(jobs, calls, strict=True)]
     return Submission(resource, plans, wanted, parts)
 
 
