@@ -359,6 +359,7 @@ def test_what_cannot_be_made_says_why(
         ({"factory": FAKE, "exact": True}, "`exact` has no effect"),
         ({"sampler": PAIR["sampler"], "seed_option": "seed"}, "`seed_option` has no effect"),
         ({"factory": FAKE, "num_qubits": 0}, "num_qubits"),
+        ({"factory": FAKE, "run_options": {"shots": 1}}, "`run_options` cannot have `shots`"),
         ({"factory": FAKE, "self_test_seconds": -1}, "self_test_seconds"),
         ({"factory": FAKE, "arguments": {"a": 1}, "secrets": {"a": "K"}}, "`a` stands in"),
     ],

@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from hybridflow import wire
-from hybridflow.backends.base import Backend
+from hybridflow.backends.base import Backend, BackendType
 from hybridflow.backends.registry import backend_type
 from hybridflow.errors import RequestError, SiteError
 from hybridflow.records import Resource, TargetSnapshot
@@ -80,7 +80,7 @@ def target_snapshot(resource: Resource) -> TargetSnapshot:
     """Return a resource's target, without a slot: from the cache, or from its type of backend.
 
     Only the targets that a resource's definition decides are kept (``fixed_target``); a service is
-    asked each time. One in another interpreter is kept by this process for a minute.
+    asked each time. One that has to be asked in a process of its own is kept here for a minute.
 
     Raises
     ------
@@ -89,11 +89,16 @@ def target_snapshot(resource: Resource) -> TargetSnapshot:
     MissingExtraError
         If a package that knows the target is not installed.
     """
-    if resource.interpreter is not None:
+    if resource.interpreter is not None or _is_vendors(backend_type(resource.backend)):
         return _elsewhere(wire.encode(resource), int(time.monotonic() / _KEPT_SECONDS))
     if not backend_type(resource.backend).fixed_target:
         return make_backend(resource, {}).target()
     return _snapshot(wire.encode(resource))
+
+
+def _is_vendors(kind: BackendType) -> bool:
+    # Code that is not let into the broker is not let into the user's process, either.
+    return kind.own_process and not kind.fixed_target
 
 
 @functools.lru_cache(maxsize=32)

@@ -228,9 +228,14 @@ class QiskitBackend:
         return None
 
     def usage(self, job_id: str) -> Usage:
-        """Return the seconds that the vendor names or, if it names none, those of the site file."""
-        submitted = self._job(job_id).submitted
-        seconds = submitted.seconds
+        """Return the seconds that the vendor names or, if it names none, those of the site file.
+
+        Of a job without results only what the vendor names is known.
+        """
+        job = self._job(job_id)
+        submitted, seconds = job.submitted, job.submitted.seconds
+        if job.status.state is not JobState.DONE:
+            return Usage(qpu_seconds=seconds or 0.0)
         if seconds is None:
             seconds = self.options.timing.seconds(submitted.circuits, submitted.shots)
         return Usage(qpu_seconds=seconds, shots=submitted.shots)

@@ -104,6 +104,9 @@ class QiskitOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
                 if getattr(self, name) and not needs:
                     raise ValueError(f"`{name}` has no effect with the other keys of this table")
 
+        for option in ("shots", "memory"):
+            if option in self.run_options:
+                raise ValueError(f"`run_options` cannot have `{option}`: hybridflow sets it")
         for argument in self.secrets:
             if argument in self.arguments:
                 raise ValueError(f"the argument `{argument}` stands in `secrets`, too")
