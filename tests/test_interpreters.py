@@ -1,5 +1,6 @@
 """Backends in interpreters of their own, with another Qiskit, in the same script as ours."""
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -278,7 +279,11 @@ def test_what_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(environments, "_run", fails)
     with pytest.raises(ResourceError, match="disk is full"):
         create("new", ["package"], lambda name: nullcontext(), folder=tmp_path)
-    assert not list(tmp_path.iterdir())
+    assert [file.name for file in tmp_path.iterdir()] == [".lock"]
+    with (tmp_path / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(ResourceError, match="another process"):
+            create("new", ["package"], lambda name: nullcontext(), folder=tmp_path)
 
 
 @pytest.mark.parametrize("name", ["../up", "", ".hidden", "a b", "-x"])

@@ -6,19 +6,21 @@
         bin/python                         what a site file names as `interpreter`
         hybridflow.json                    what was asked for; written last: without it, unfinished
         pip.log                            what pip said
+        ../.lock                           held while one is made
 
 hybridflow is installed into each as it is installed here (the same source tree, or the same
 version), together with the packages in one step, so that pip finds versions that fit to one
 another. What is installed here is not touched.
 """
 
+import fcntl
 import os
 import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from importlib.metadata import distribution
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -104,21 +106,41 @@ def create(
     """
     _check(name, packages)
     place = ((folder or envs_folder()) / name).absolute()
-    _make_room(place)
-    try:
-        with step(f"make {place}"):
-            _run([sys.executable, "-m", "venv", str(place)], place)
-        python = str(place / "bin" / "python")
-        with step(f"install hybridflow {' '.join(packages)}"):
-            pip = [python, "-m", "pip", "install", "--disable-pip-version-check"]
-            _run([*pip, *own_requirement(), *packages], place)
-        with step("check"):
-            found = check(ask(python), python)
-    except BaseException:
-        shutil.rmtree(place, ignore_errors=True)
-        raise
-    (place / _MARK).write_bytes(msgspec.json.encode(_Mark(tuple(packages))))
+    with _alone(place):
+        _make_room(place)
+        try:
+            found = _make(place, packages, step)
+        except BaseException:
+            shutil.rmtree(place, ignore_errors=True)
+            raise
+        (place / _MARK).write_bytes(msgspec.json.encode(_Mark(tuple(packages))))
     return Environment(name=name, path=str(place), packages=tuple(packages)), found
+
+
+def _make(place: Path, packages: Sequence[str], step: Step) -> Hello:
+    with step(f"make {place}"):
+        _run([sys.executable, "-m", "venv", str(place)], place)
+    python = str(place / "bin" / "python")
+    with step(f"install hybridflow {' '.join(packages)}"):
+        pip = [python, "-m", "pip", "install", "--disable-pip-version-check"]
+        _run([*pip, *own_requirement(), *packages], place)
+    with step("check"):
+        return check(ask(python), python)
+
+
+@contextmanager
+def _alone(place: Path) -> Iterator[None]:
+    """Keep others from making the same environment; whoever is killed lets go."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with (place.parent / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ResourceError(
+                f"another process makes an environment in {place.parent}: wait for its end",
+                transient=True,
+            ) from None
+        yield
 
 
 def _check(name: str, packages: Sequence[str]) -> None:
@@ -134,7 +156,6 @@ def _check(name: str, packages: Sequence[str]) -> None:
 
 def _make_room(place: Path) -> None:
     if not place.exists():
-        place.parent.mkdir(parents=True, exist_ok=True)
         return
     if not (place / "pyvenv.cfg").exists():
         raise InputError(f"{place} exists and is no virtual environment: choose another name")

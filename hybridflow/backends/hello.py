@@ -9,8 +9,6 @@ from importlib.metadata import PackageNotFoundError, version
 
 import msgspec
 
-from hybridflow.backends.registry import backend_names
-
 __all__ = ["PROTOCOL", "Hello", "hello", "main"]
 
 PROTOCOL = 1
@@ -29,8 +27,6 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
         Versions.
     qpy
         Newest version of QPY that this Qiskit reads.
-    backends
-        Names of the types of backends that are installed.
     """
 
     protocol: int
@@ -38,7 +34,6 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
     python: str
     qiskit: str
     qpy: int
-    backends: tuple[str, ...] = ()
 
 
 def hello() -> Hello:
@@ -52,7 +47,6 @@ def hello() -> Hello:
         python=platform.python_version(),
         qiskit=str(qiskit.__version__),
         qpy=int(qpy.QPY_VERSION),
-        backends=tuple(backend_names()),
     )
 
 

@@ -49,11 +49,11 @@ def main() -> None:
     if not isinstance(first, channel.Open):
         return
     try:
-        said = _hello() if first.foreign else None
         if first.protocol != PROTOCOL:
             # The owner sees from the numbers that nothing else can be said.
-            stream.send(channel.Answer(call=first.call, hello=said))
+            stream.send(channel.Answer(call=first.call, hello=hello()))
             return
+        said = _hello() if first.foreign else None
         backend = make_backend(first.resource, first.credentials)
         answer = channel.Answer(call=first.call, capabilities=backend.capabilities, hello=said)
     except Exception as error:

@@ -231,8 +231,8 @@ class BackendProcess:
                 resource=self._resource.name,
                 transient=True,
             ) from error
-        if not is_foreign:
-            return _found(answer.capabilities)
+        if answer.capabilities is not None and not is_foreign:
+            return answer.capabilities
         said = check(answer.hello, self._interpreter)
         return msgspec.structs.replace(_found(answer.capabilities), qpy=said.qpy)
 

@@ -13,8 +13,9 @@ import msgspec
 
 from hybridflow.backends.jobs import KEPT
 from hybridflow.backends.qiskit_api.keeping import prune
-from hybridflow.backends.qiskit_api.machine import Machine, Submitted
+from hybridflow.backends.qiskit_api.machine import Machine
 from hybridflow.backends.qiskit_api.options import QiskitOptions
+from hybridflow.backends.qiskit_api.states import Submitted
 from hybridflow.errors import (
     ErrorRecord,
     HybridflowError,
@@ -112,7 +113,6 @@ class QiskitBackend:
         """
         if self._is_open:
             return
-        self._machine.refresh()
         capabilities = self.capabilities
         self._machine.check_durable()
         prune()
@@ -146,6 +146,7 @@ class QiskitBackend:
         if not self.options.durable:
             for job_id in list(self._jobs):
                 self.stop(job_id)
+        self._machine.forget()
 
     # Jobs
 

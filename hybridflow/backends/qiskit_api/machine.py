@@ -6,20 +6,19 @@ is asked.
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from hybridflow import wire
 from hybridflow.backends.qiskit_api import device as devices
 from hybridflow.backends.qiskit_api.keeping import keep, kept, retriever
 from hybridflow.backends.qiskit_api.loading import is_simulated, made
 from hybridflow.backends.qiskit_api.options import QiskitOptions
+from hybridflow.backends.qiskit_api.states import Submitted
 from hybridflow.errors import AcquireError, RequestError, SiteError, TooLargeError
 from hybridflow.records import (
     Batch,
     Capabilities,
-    JobStatus,
     PackedPub,
-    PackedResult,
     Primitive,
     TargetSnapshot,
 )
@@ -27,40 +26,7 @@ from hybridflow.records import (
 if TYPE_CHECKING:
     from qiskit import QuantumCircuit
 
-__all__ = ["Machine", "Submitted"]
-
-
-class Submitted(Protocol):
-    """A batch that was started; see ``submission.py`` and ``pair.py``.
-
-    Attributes
-    ----------
-    id
-        The vendor's id of it.
-    """
-
-    id: str
-
-    @property
-    def shots(self) -> int:
-        """Shots of all circuits."""
-
-    @property
-    def circuits(self) -> int:
-        """Circuits that are run."""
-
-    @property
-    def seconds(self) -> float | None:
-        """What the vendor says that it took; None if it does not say."""
-
-    def status(self) -> JobStatus:
-        """Return its state."""
-
-    def stop(self) -> None:
-        """Cancel it."""
-
-    def results(self) -> tuple[PackedResult, ...]:
-        """Return one result a PUB, once it is done."""
+__all__ = ["Machine"]
 
 
 class Machine:
@@ -186,10 +152,11 @@ class Machine:
         known = [self._device, *self.primitives.values()]
         return next(devices.described(each) for each in known if each is not None)
 
-    def refresh(self) -> None:
-        """Have the target read anew: the device may have been calibrated meanwhile."""
-        for name in ("snapshot", "capabilities", "_target"):
-            self.__dict__.pop(name, None)
+    def forget(self) -> None:
+        """Have all made anew: a connection may be dead, a device calibrated meanwhile."""
+        for name, value in vars(type(self)).items():
+            if isinstance(value, cached_property):
+                self.__dict__.pop(name, None)
 
     def submit(self, batch: Batch, tag: str) -> Submitted:
         """Start a batch; one without a tag is nobody's but this process's.

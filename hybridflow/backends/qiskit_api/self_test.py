@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from hybridflow import wire
+from hybridflow.backends.qiskit_api.faults import opening
 from hybridflow.errors import AcquireError, HybridflowError
 from hybridflow.records import Batch, PackedResult, Primitive, TargetSnapshot
 
@@ -46,7 +47,8 @@ def self_test(
         If what came back is nonsense, or nothing came back.
     """
     for primitive in primitives:
-        names, pubs, checks = zip(*_tests(primitive, target), strict=True)
+        with opening(resource):  # its target may be such that not even these fit
+            names, pubs, checks = zip(*_tests(primitive, target), strict=True)
         batch = Batch(primitive=primitive, pubs=tuple(pubs))
         try:
             results = run(batch)

@@ -1,15 +1,16 @@
 """A vendor's job (``JobV1``, or a primitive's job) as ours: its id, its state, its cost."""
 
+import functools
 import logging
 import math
 import uuid
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from hybridflow.backends.qiskit_api.faults import asking, text_of
-from hybridflow.records import JobState, JobStatus
+from hybridflow.records import JobState, JobStatus, PackedResult
 
-__all__ = ["cancel", "id_of", "joined", "seconds_of", "status_of"]
+__all__ = ["Submitted", "cancel", "id_of", "joined", "seconds_of", "status_of"]
 
 _log = logging.getLogger(__name__)
 
@@ -28,6 +29,39 @@ _STATES = {
 }
 
 
+class Submitted(Protocol):
+    """A batch that was started; see ``submission.py`` and ``pair.py``.
+
+    Attributes
+    ----------
+    id
+        The vendor's id of it.
+    """
+
+    id: str
+
+    @property
+    def shots(self) -> int:
+        """Shots of all circuits."""
+
+    @property
+    def circuits(self) -> int:
+        """Circuits that are run."""
+
+    @property
+    def seconds(self) -> float | None:
+        """What the vendor says that it took; None if it does not say."""
+
+    def status(self) -> JobStatus:
+        """Return its state."""
+
+    def stop(self) -> None:
+        """Cancel it."""
+
+    def results(self) -> tuple[PackedResult, ...]:
+        """Return one result a PUB, once it is done."""
+
+
 def id_of(job: Any) -> str:
     """Return the vendor's id of a job; one of ours, if the vendor gives none."""
     found = job.job_id()
@@ -38,10 +72,15 @@ def status_of(job: Any) -> JobStatus:
     """Return a job's state; one of an unknown name is taken as running, until it is known."""
     found = job.status()
     name = str(getattr(found, "name", found)).upper()
-    state = _STATES.get(name, JobState.RUNNING)
-    if name not in _STATES:
-        _log.warning("a vendor's job is in a state that nobody knows here: %s", name)
+    state = _STATES[name] if name in _STATES else _unheard_of(name)
     return JobStatus(state=state, message=_reason(job) if state is JobState.FAILED else "")
+
+
+@functools.cache
+def _unheard_of(name: str) -> JobState:
+    # Said once: jobs are asked often.
+    _log.warning("a vendor's job is in a state that nobody knows here: %s", name)
+    return JobState.RUNNING
 
 
 def _reason(job: Any) -> str:
