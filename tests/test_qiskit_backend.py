@@ -294,6 +294,10 @@ class Answered(Exception):
         self.response = type("Response", (), {"status_code": status})()
 
 
+class Unheard(Exception):
+    """Of a vendor: what it means, only the site file says."""
+
+
 def _from(cause: Exception) -> Exception:
     error = QiskitError("wrapped")
     error.__cause__ = cause
@@ -305,6 +309,7 @@ STARTING: list[tuple[Exception, type[HybridflowError], bool]] = [
     (QiskitError("too deep"), RequestError, False),
     (NotImplementedError("no loops"), RequestError, False),
     (Answered(422), RequestError, False),
+    (Unheard("not native"), RequestError, False),
     (Answered(401), ResourceError, False),
     (Answered(429), ResourceError, True),
     (Answered(503), ResourceError, True),
@@ -321,7 +326,7 @@ STARTING: list[tuple[Exception, type[HybridflowError], bool]] = [
 def test_what_a_vendor_raises_in_run_is_typed(
     raised: Exception, kind: type[HybridflowError], transient: bool
 ) -> None:
-    backend = _acquired(device("Refusing", self_test=False))
+    backend = _acquired(device("Refusing", self_test=False, refusals=["Unheard"]))
     backend._machine._device.error = raised
     with pytest.raises(HybridflowError) as caught:
         backend.start(bell(), tag="")

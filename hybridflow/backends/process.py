@@ -32,6 +32,7 @@ from hybridflow.errors import (
     BackendLostError,
     ErrorRecord,
     InternalError,
+    SiteError,
 )
 from hybridflow.records import (
     Batch,
@@ -231,6 +232,10 @@ class BackendProcess:
                 resource=self._resource.name,
                 transient=True,
             ) from error
+        except SiteError as error:
+            if not is_foreign:
+                raise
+            raise SiteError(f"{error} (that says {self._interpreter})") from error
         if answer.capabilities is not None and not is_foreign:
             return answer.capabilities
         said = check(answer.hello, self._interpreter)

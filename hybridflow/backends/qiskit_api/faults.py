@@ -7,7 +7,7 @@ come after the vendor had taken the job says that nobody knows.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 from hybridflow.errors import (
@@ -42,8 +42,15 @@ def opening(resource: str) -> Iterator[None]:
 
 
 @contextmanager
-def starting(resource: str) -> Iterator[None]:
+def starting(resource: str, refusals: Collection[str] = ()) -> Iterator[None]:
     """Map what goes wrong in ``run()``.
+
+    Parameters
+    ----------
+    resource
+        Name of the resource.
+    refusals
+        Names of exceptions that say that the circuits were refused.
 
     Raises
     ------
@@ -59,10 +66,10 @@ def starting(resource: str) -> Iterator[None]:
     except HybridflowError:
         raise
     except Exception as error:  # any, from a package of which nothing is known
-        raise _not_started(error, resource) from error
+        raise _not_started(error, resource, refusals) from error
 
 
-def _not_started(error: Exception, resource: str) -> HybridflowError:
+def _not_started(error: Exception, resource: str, refusals: Collection[str]) -> HybridflowError:
     status = _http_status(error)
     if status in _NOT_NOW:
         return ResourceError(
@@ -70,7 +77,9 @@ def _not_started(error: Exception, resource: str) -> HybridflowError:
         )
     if status in (401, 402, 403):
         return ResourceError(f"{resource} takes no job: {text_of(error)}", resource=resource)
-    if (status is not None and 400 <= status < 500) or (status is None and _is_refusal(error)):
+    named = any(kind.__name__ in refusals for kind in type(error).__mro__)
+    unsent = status is None and _is_refusal(error)
+    if named or unsent or (status is not None and 400 <= status < 500):
         return RequestError(f"{resource} refuses the circuits: {text_of(error)}", resource=resource)
     return BackendLostError(
         f"{resource} failed while a job was being started: {text_of(error)}", resource=resource

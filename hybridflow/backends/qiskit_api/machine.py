@@ -239,7 +239,8 @@ class Machine:
         pubs = [wire.unpack_pub(pub, batch.primitive) for pub in batch.pubs]
         for pub in pubs:
             self._check_width(pub.circuit)
-        return submit_pubs(self.name, self.primitives[batch.primitive], pubs, batch)
+        primitive = self.primitives[batch.primitive]
+        return submit_pubs(self.name, primitive, pubs, batch, self.options.refusals)
 
     def _counted(self, batch: Batch) -> Submitted:
         from hybridflow.backends.qiskit_api.submission import submit
@@ -251,6 +252,7 @@ class Machine:
             {**self.options.run_options, **batch.options},
             most=devices.max_circuits(self._device),
             seed_option=self.options.seed_option,
+            refusals=self.options.refusals,
         )
 
     def _plan(self, pub: PackedPub, primitive: Primitive) -> Any:

@@ -35,6 +35,8 @@ class QiskitOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         Options that each call of the backend's ``run()`` is given.
     seed_option
         Name of the option of ``run()`` that takes a seed, where the backend heeds it.
+    refusals
+        Names of the vendor's exceptions that mean that ``run()`` has refused circuits.
     simulator
         Whether samples come from a simulator; found out if not given.
     num_qubits, max_shots
@@ -63,6 +65,7 @@ class QiskitOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     secrets: dict[str, str] = {}
     run_options: dict[str, Any] = {}
     seed_option: str = ""
+    refusals: tuple[str, ...] = ()
     simulator: bool | None = None
     num_qubits: int | None = None
     max_shots: int | None = None

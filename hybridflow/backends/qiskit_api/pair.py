@@ -1,6 +1,6 @@
 """Batches through a pair of V2 primitives: they take PUBs and give results, as we do."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from hybridflow import wire
@@ -12,7 +12,13 @@ from hybridflow.records import Batch, JobStatus, PackedResult
 __all__ = ["PairJob", "submit_pubs"]
 
 
-def submit_pubs(resource: str, primitive: Any, pubs: Sequence[Any], batch: Batch) -> "PairJob":
+def submit_pubs(
+    resource: str,
+    primitive: Any,
+    pubs: Sequence[Any],
+    batch: Batch,
+    refusals: Collection[str] = (),
+) -> "PairJob":
     """Start a batch, with its PUBs unpacked, as one job of a primitive.
 
     Raises
@@ -20,7 +26,7 @@ def submit_pubs(resource: str, primitive: Any, pubs: Sequence[Any], batch: Batch
     HybridflowError
         As :func:`~hybridflow.backends.qiskit_api.faults.starting` says.
     """
-    with starting(resource):
+    with starting(resource, refusals):
         return PairJob(resource, primitive.run(pubs), len(pubs), batch)
 
 

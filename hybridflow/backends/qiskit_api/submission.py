@@ -5,7 +5,7 @@ a seed goes alone. A batch may so be several vendor jobs: their ids, joined by `
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -47,6 +47,7 @@ def submit(
     *,
     most: int | None,
     seed_option: str,
+    refusals: Collection[str] = (),
 ) -> "Submission":
     """Start the vendor jobs of a batch.
 
@@ -64,6 +65,8 @@ def submit(
         Circuits that one call of ``run()`` takes; None: any number.
     seed_option
         Name of the option of ``run()`` that takes a seed.
+    refusals
+        Names of the vendor's exceptions that mean that circuits were refused.
 
     Raises
     ------
@@ -78,7 +81,7 @@ def submit(
         for places, seed in _calls(wanted, most):
             seeded = {} if seed is None else {seed_option: seed}
             circuits = [flat[place].circuit for place in places]
-            with starting(resource):
+            with starting(resource, refusals):
                 job = device.run(circuits, shots=flat[places[0]].shots, **{**options, **seeded})
             parts.append(_Part(job, places))
     except HybridflowError:
