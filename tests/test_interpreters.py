@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -39,6 +40,8 @@ from hybridflow.testing import check_backend
 
 OLD_QISKIT = "2.1.2"  # reads QPY up to 15, and 2.6 writes 18
 
+NO_INDEX = re.compile("No matching distribution|NewConnectionError|Timeout|name resolution")
+
 SITE = """
 [qpu.new]
 backend = "aer"
@@ -57,6 +60,8 @@ def _site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
     command = ["env", "create", "old", f"qiskit=={OLD_QISKIT}", "--folder", str(folder / "envs")]
     made = CliRunner().invoke(main, command, catch_exceptions=False)
+    if made.exit_code and os.environ.get("CI") != "true" and NO_INDEX.search(made.output):
+        pytest.skip("no package index can be reached")
     assert made.exit_code == 0, made.output
     assert f"Qiskit      {OLD_QISKIT}, reads QPY up to version 15" in made.output
     site = folder / "site.toml"

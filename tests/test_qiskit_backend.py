@@ -59,11 +59,13 @@ RIGHT: dict[str, tuple[Callable[[], Backend], float]] = {
     "without_target": (lambda: device("Bare"), 1),
     "pair": (lambda: make(**PAIR, exact=True, num_qubits=10), 1),
     "sampler_on_a_backend": (
-        lambda: make(factory=FAKE, arguments={"num_qubits": 3, "seed": 1}, **BACKEND_SAMPLER),
-        0.8,
+        lambda: make(
+            factory="qiskit.providers.basic_provider:BasicSimulator",
+            sampler="vendor_devices:backend_sampler",
+        ),
+        1,
     ),
 }
-BACKEND_SAMPLER = {"sampler": "vendor_devices:backend_sampler"}
 
 
 @pytest.mark.parametrize("name", RIGHT)
