@@ -187,7 +187,7 @@ def pack_pubs(
     pubs: "Iterable[SamplerPub | EstimatorPub]",
     seeds: Iterable[int | None],
     structure: "Callable[[QuantumCircuit, bytes], bytes | None]" = _untold,
-    skeleton: "Callable[[QuantumCircuit, bytes], bytes | None]" = _untold,
+    skeleton: "Callable[[QuantumCircuit, bytes], bytes | None] | None" = None,
     readable: int | None = None,
 ) -> tuple[PackedPub, ...]:
     """Pack coerced PUBs; a circuit that stands in several of them is written once.
@@ -201,7 +201,7 @@ def pack_pubs(
     structure
         Tells the structure of a circuit, given with its QPY.
     skeleton
-        Tells what it has in common with circuits that differ in their gates' angles.
+        Tells what it has in common with circuits that differ in their gates' angles; None: nothing.
     readable
         Newest version of QPY that their reader knows; None: it has this Qiskit.
     """
@@ -211,7 +211,8 @@ def pack_pubs(
         circuit = pub.circuit
         if id(circuit) not in written:
             qpy = circuit_to_qpy(_bare(circuit), readable)
-            written[id(circuit)] = qpy, structure(circuit, qpy), skeleton(circuit, qpy)
+            told = skeleton(circuit, qpy) if skeleton is not None else None
+            written[id(circuit)] = qpy, structure(circuit, qpy), told
         packed.append(_pack_pub(pub, *written[id(circuit)], seed))
     return tuple(packed)
 

@@ -82,8 +82,8 @@ def make_request(
         If parameter names do not fit a circuit, or a circuit cannot be written as QPY.
     """
     try:
-        merges = (skeleton,) if late_binding and seed is None else ()
-        packed = pack_pubs(pubs, _seeds(seed, len(pubs)), structure, *merges, readable=readable)
+        merges = skeleton if late_binding and seed is None else None
+        packed = pack_pubs(pubs, _seeds(seed, len(pubs)), structure, merges, readable)
     except ValueError as error:
         if isinstance(error, RequestError):
             raise
