@@ -1,6 +1,8 @@
 """The way out: what waits becomes vendor jobs, as many as there are lanes and may be paid for."""
 
 import logging
+import random
+import time
 
 from hybridflow.broker.allowance import Allowance
 from hybridflow.broker.fair import FairOrder, Room
@@ -19,6 +21,7 @@ from hybridflow.records import Capabilities, Resource
 __all__ = ["Departure"]
 
 _log = logging.getLogger(__name__)
+_MOMENT_SECONDS = 0.1
 
 
 class Departure:
@@ -109,6 +112,8 @@ class Departure:
         except HybridflowError as error:
             self._outcomes.fail(work.entries, error)
             return
+        if not self._is_still_allowed(job):
+            return
         try:
             job.id = self._vendor.backend.start(batch, tag=job.tag)
         except BackendLostError as error:
@@ -119,6 +124,18 @@ class Departure:
             self._lanes.refusals.succeeded()
             self._lanes.running.append(job)
             self._outcomes.started(job)
+
+    def _is_still_allowed(self, job: VendorJob) -> bool:
+        # Another broker of the run may have intended a job in the same instant. Each writes before
+        # it looks, so that at least one of them sees it: whoever does takes its own back, waits for
+        # a moment of its own, and looks again.
+        refusal = self._allowance.refusal(job.load, self._lanes.running)
+        if refusal is None:
+            return True
+        self._outcomes.void(job, refusal)
+        self._lanes.again.append(job.work)
+        time.sleep(random.uniform(0, _MOMENT_SECONDS))
+        return False
 
     def _not_started(self, job: VendorJob, error: HybridflowError) -> None:
         if isinstance(error, InternalError):
