@@ -81,7 +81,8 @@ def target_snapshot(resource: Resource) -> TargetSnapshot:
     """Return a resource's target, without a slot: from the cache, or from its type of backend.
 
     Only the targets that a resource's definition decides are kept (``fixed_target``); a service is
-    asked each time. One that has to be asked in a process of its own is kept here for a minute.
+    asked each time, with the credentials that stand in the environment (a laptop's; no worker has
+    any). One that has to be asked in a process of its own is kept here for a minute.
 
     Raises
     ------

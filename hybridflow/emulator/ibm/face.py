@@ -33,6 +33,8 @@ _STATES = {
     JobState.CANCELLED: "Cancelled",
 }
 _TAGS_BYTES = 240
+_INTERNAL_ERROR = 9999
+"""A reason of IBM's registry of error codes that says to try again."""
 
 
 class _Facts(Record, frozen=True, kw_only=True):
@@ -200,9 +202,11 @@ class Face:
     def described(self, job: Job) -> dict[str, Any]:
         """Return what is said of a job."""
         facts, status = self._facts[job], job.status
-        state = {"status": _STATES[status.state]}
+        state: dict[str, Any] = {"status": _STATES[status.state]}
         if status.message:
             state |= {"reason": status.message}
+        if status.transient:
+            state |= {"reason_code": _INTERNAL_ERROR}
         return {
             "id": job.id,
             "backend": job.resource,
@@ -226,7 +230,12 @@ class Face:
                 "running": _time(line.started),
                 "finished": _time(line.ended),
             },
-            "usage": {"quantum_seconds": line.qpu_seconds, "seconds": line.qpu_seconds},
+            "usage": {
+                "quantum_seconds": line.qpu_seconds,
+                "seconds": line.qpu_seconds,
+                "qpu_charge_time_seconds": line.qpu_seconds,
+                "status": "complete" if job.status.state.final else "pending",
+            },
             "num_circuits": line.circuits,
         }
 

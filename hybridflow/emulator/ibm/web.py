@@ -12,6 +12,7 @@ from hybridflow.emulator.ibm.access import TOKEN_SECONDS, Session
 from hybridflow.emulator.ibm.face import Face
 from hybridflow.emulator.jobs import Job
 from hybridflow.errors import HybridflowError, RequestError
+from hybridflow.records import JobState
 
 __all__ = ["routes"]
 
@@ -246,6 +247,9 @@ class _Results(_Handler):
         job = self.found(job_id)
         if not job.status.state.final:
             self.set_status(204)
+            return
+        if job.status.state is JobState.FAILED:
+            self.send_text(job.status.message)  # what its program has printed, in its place
             return
         text = await asyncio.to_thread(self.face.results, job)
         if self.service.faults.take("drop_results"):
