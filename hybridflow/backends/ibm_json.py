@@ -2,7 +2,7 @@
 
 ::
 
-    client   Batch ── job_input ──► JSON ──► service ──► batch_of ── Batch      emulator
+    client   PUBs ─── job_input ──► JSON ──► service ──► batch_of ── Batch      emulator
     client   PackedResult ◄── results_of ── JSON ◄────── result_text ◄───────── emulator
 
 The format is that of qiskit-ibm-runtime's ``RuntimeEncoder`` (its ``json.py``), which writes and
@@ -12,7 +12,9 @@ classes that a text names: only texts of plain data are handed to it.
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from hybridflow import wire
@@ -72,18 +74,26 @@ def _loads(text: str | bytes) -> Any:
 # --- the client's side ---------------------------------------------------------------------------
 
 
-def job_input(batch: Batch, resource: str) -> str:
+def job_input(pubs: Sequence[Any], options: Mapping[str, Any], resource: str) -> str:
     """Return a vendor job's input as JSON.
+
+    Parameters
+    ----------
+    pubs
+        Qiskit's ``SamplerPub`` or ``EstimatorPub``.
+    options
+        Of the primitive, as IBM's service has them.
+    resource
+        Name of the resource, for errors.
 
     Raises
     ------
     RequestError
-        If a PUB cannot be read.
+        If it cannot be written.
     """
-    pubs = [wire.unpack_pub(pub, batch.primitive) for pub in batch.pubs]
     content = {
         "pubs": pubs,
-        "options": dict(batch.options),
+        "options": dict(options),
         "version": 2,
         "support_qiskit": True,
     }
@@ -95,15 +105,19 @@ def job_input(batch: Batch, resource: str) -> str:
         ) from error
 
 
-def results_of(text: str, count: int | None, *, resource: str) -> tuple[PackedResult, ...]:
-    """Return the results in a vendor job's output.
+def results_of(
+    text: str, count: int | None, *, resource: str
+) -> tuple[tuple[PackedResult, ...], float | None]:
+    """Return the results in a vendor job's output, and for how many seconds the device ran.
+
+    The second is None where the output does not tell (``execution_spans``, sampler only).
 
     Parameters
     ----------
     text
         The output.
     count
-        PUBs of the job; None: not known, since an earlier process started it.
+        PUBs of the job; None: not known.
     resource
         Name of the resource, for errors.
 
@@ -120,7 +134,7 @@ def results_of(text: str, count: int | None, *, resource: str) -> tuple[PackedRe
             raise TypeError(f"it is a {type(decoded).__name__}, no result of a primitive")
         if count is not None and len(decoded) != count:
             raise ValueError(f"it has {len(decoded)} results for {count} PUBs")
-        return tuple(wire.pack_result(part) for part in decoded)
+        return tuple(wire.pack_result(part) for part in decoded), _seconds(decoded.metadata)
     except Exception as error:  # a vendor's decoder can fail anywhere, and with anything
         raise ResourceError(
             f"the results that {resource} sent cannot be read ({type(error).__name__}: {error}); "
@@ -128,6 +142,11 @@ def results_of(text: str, count: int | None, *, resource: str) -> tuple[PackedRe
             transient=True,
             resource=resource,
         ) from error
+
+
+def _seconds(metadata: Mapping[str, Any]) -> float | None:
+    spans = (metadata.get("execution") or {}).get("execution_spans")
+    return None if spans is None else float(spans.duration)
 
 
 # --- the service's side --------------------------------------------------------------------------
@@ -189,11 +208,39 @@ def _circuit(circuit: Any) -> Any:
     return qasm3.loads(circuit)
 
 
-def result_text(results: Sequence[PackedResult], primitive: Primitive) -> str:
-    """Return a job's output as JSON."""
+def result_text(
+    results: Sequence[PackedResult], primitive: Primitive, span: tuple[datetime, datetime]
+) -> str:
+    """Return a job's output as JSON.
+
+    Parameters
+    ----------
+    results
+        One a PUB.
+    primitive
+        What was asked for.
+    span
+        When the device executed it.
+    """
     from qiskit.primitives import PrimitiveResult, PubResult, SamplerPubResult
 
-    kind = SamplerPubResult if primitive is Primitive.SAMPLER else PubResult
+    is_sampler = primitive is Primitive.SAMPLER
+    kind = SamplerPubResult if is_sampler else PubResult
     parts = [kind(*wire.unpack_result(result)) for result in results]
-    result = PrimitiveResult(parts, metadata={"version": 2})
+    metadata: dict[str, Any] = {"version": 2}
+    if is_sampler:
+        metadata["execution"] = {"execution_spans": _spans(parts, span)}
+    result = PrimitiveResult(parts, metadata=metadata)
     return json.dumps(result, cls=_codec().RuntimeEncoder)
+
+
+def _spans(parts: Sequence[Any], span: tuple[datetime, datetime]) -> Any:
+    from qiskit_ibm_runtime.execution_span import ExecutionSpans, SliceSpan
+
+    begun, ended = span
+    shapes = {}
+    for number, part in enumerate(parts):
+        shots = max((bits.num_shots for bits in part.data.values()), default=0)
+        shape = (*part.data.shape, shots)
+        shapes[number] = shape, slice(0, math.prod(shape))
+    return ExecutionSpans([SliceSpan(begun, ended, shapes)])

@@ -1,6 +1,8 @@
 """The way out: what waits becomes vendor jobs, as many as there are lanes and may be paid for."""
 
 import logging
+import random
+import time
 
 from hybridflow.broker.allowance import Allowance
 from hybridflow.broker.fair import FairOrder, Room
@@ -14,11 +16,12 @@ from hybridflow.broker.recovery import Recovery
 from hybridflow.broker.vendor import Vendor, ours
 from hybridflow.broker.work import VendorJob, Work
 from hybridflow.errors import BackendLostError, HybridflowError, InternalError
-from hybridflow.records import Resource
+from hybridflow.records import Capabilities, Resource
 
 __all__ = ["Departure"]
 
 _log = logging.getLogger(__name__)
+_MOMENT_SECONDS = 0.1
 
 
 class Departure:
@@ -26,7 +29,7 @@ class Departure:
 
     Parameters
     ----------
-    resource
+    resource, capabilities
         What is driven.
     queue, order, gather, lanes, allowance
         Who waits, who goes first, whether others are worth waiting for, whether there is a lane,
@@ -43,6 +46,7 @@ class Departure:
     def __init__(
         self,
         resource: Resource,
+        capabilities: Capabilities,
         *,
         queue: Queue,
         order: FairOrder,
@@ -56,6 +60,7 @@ class Departure:
     ) -> None:
         self.hold = 0.0
         self._resource = resource
+        self._late_binding = capabilities.late_binding
         self._queue = queue
         self._order = order
         self._gather = gather
@@ -99,12 +104,15 @@ class Departure:
 
     def _start(self, work: Work) -> None:
         requests = [entry.request for entry in work.entries]
-        batch, cuts = merge(requests, [entry.work for entry in work.entries])
+        weights = [entry.work for entry in work.entries]
+        batch, cuts = merge(requests, weights, late_binding=self._late_binding)
         job = VendorJob(work, cuts)
         try:
             self._journal.intend(job, self._allowance.device.seconds(job.load))
         except HybridflowError as error:
             self._outcomes.fail(work.entries, error)
+            return
+        if not self._is_still_allowed(job):
             return
         try:
             job.id = self._vendor.backend.start(batch, tag=job.tag)
@@ -116,6 +124,18 @@ class Departure:
             self._lanes.refusals.succeeded()
             self._lanes.running.append(job)
             self._outcomes.started(job)
+
+    def _is_still_allowed(self, job: VendorJob) -> bool:
+        # Another broker of the run may have intended a job in the same instant. Each writes before
+        # it looks, so that at least one of them sees it: whoever does takes its own back, waits for
+        # a moment of its own, and looks again.
+        refusal = self._allowance.refusal(job.load, self._lanes.running)
+        if refusal is None:
+            return True
+        self._outcomes.void(job, refusal)
+        self._lanes.again.append(job.work)
+        time.sleep(random.uniform(0, _MOMENT_SECONDS))
+        return False
 
     def _not_started(self, job: VendorJob, error: HybridflowError) -> None:
         if isinstance(error, InternalError):

@@ -148,6 +148,7 @@ class Dispatcher:
         )
         self._departure = Departure(
             resource,
+            capabilities,
             queue=self._queue,
             order=order,
             gather=gather,
@@ -252,7 +253,8 @@ class Dispatcher:
     def _watch(self) -> None:
         running = self._lanes.running
         if not running:
-            self._wait(math.inf)
+            if not self._finished():  # it may have been told so while the vendor was waited for
+                self._wait(math.inf)
             return
         began, patience = time.monotonic(), self._patience()
         ended = False

@@ -47,16 +47,18 @@ class Intake:
 
     def turn(self) -> None:
         """Take in what has happened at the door."""
-        self._admit(self._queue.arrivals())
-        if not self._queue.has_news:
-            return
-        for entry in self._queue.cancelled():
+        # Who has died first: a task that is run once more may be among those who come, and gets
+        # what its first attempt held.
+        arrivals = self._queue.arrivals()
+        has_news = self._queue.has_news
+        for entry in self._queue.abandoned() if has_news else ():
+            self._journal.abandoned(entry)
+        for client in self._queue.gone() if has_news else ():
+            self._journal.gone(client)
+        self._admit(arrivals)
+        for entry in self._queue.cancelled() if has_news else ():
             self._order.remove(entry)
             self._journal.cancelled(entry)
-        for entry in self._queue.abandoned():
-            self._journal.abandoned(entry)
-        for client in self._queue.gone():
-            self._journal.gone(client)
 
     def follow(self) -> bool:
         """Ask anew for the requests whose first has gone out or has failed; say if there were any.

@@ -137,13 +137,14 @@ class Server:
         poller.register(self._wake, zmq.POLLIN)
         poller.register(self._processes, zmq.POLLIN)
         while not (self._ended and not self._reception.has_outcomes):
-            for source, _ in poller.poll():
-                if source is self._socket:
-                    self._receive()
-                elif source == self._wake.fileno():
-                    self._wake.clear()
-                else:
-                    self._look_after_processes()
+            ready = dict(poller.poll())
+            if self._wake.fileno() in ready:
+                self._wake.clear()
+            # First: a task that is run once more comes after the death of its first attempt.
+            if self._processes.fileno() in ready:
+                self._look_after_processes()
+            if self._socket in ready:
+                self._receive()
             self._reception.send_outcomes()
             while self._deadlines:
                 broker.set_deadline(self._deadlines.popleft())

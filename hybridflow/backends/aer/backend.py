@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 __all__ = ["AerBackend"]
 
 _PLANS = 256
+_Key = tuple[bytes, tuple[int, ...]]  # a circuit's QPY, and which of its numbers are open
 
 _REQUEST_OPTIONS: dict[Primitive, tuple[str, ...]] = {
     Primitive.SAMPLER: ("method",),
@@ -81,7 +82,7 @@ class AerBackend:
         self.name = name
         self.options = options or AerOptions()
         self._jobs = JobThreads(name)
-        self._plans: OrderedDict[bytes, Plan] = OrderedDict()
+        self._plans: OrderedDict[_Key, Plan] = OrderedDict()
 
     # What it is
 
@@ -101,6 +102,7 @@ class AerBackend:
             num_qubits=self._num_qubits,
             seeds=True,
             exact=not self.options.has_device_noise,
+            late_binding=True,
             tags=True,
             options=_REQUEST_OPTIONS,
             fixed_seconds=self.options.seconds_per_job,
@@ -245,7 +247,7 @@ class AerBackend:
         from hybridflow.backends.aer.sampler import run_sampler
 
         method = str(batch.options.get("method", self.options.method))
-        plans: dict[bytes, Plan] = {}
+        plans: dict[_Key, Plan] = {}
         if batch.primitive is Primitive.SAMPLER:
             results = run_sampler(
                 batch, self._engine, lambda pub: self._plan(pub, plans), method, stop
@@ -255,14 +257,15 @@ class AerBackend:
             batch, self._engine, lambda pub: self._plan(pub, plans), self._rotations, method, stop
         )
 
-    def _plan(self, pub: PackedPub, plans: "dict[bytes, Plan]") -> "Plan":
+    def _plan(self, pub: PackedPub, plans: "dict[_Key, Plan]") -> "Plan":
         from hybridflow.backends.aer.plan import make_plan
 
-        plan = plans.get(pub.circuit) or self._plans.get(pub.circuit)
+        key = pub.circuit, pub.angles
+        plan = plans.get(key) or self._plans.get(key)
         if plan is None:
-            plan = make_plan(wire.circuit_from_qpy(pub.circuit))
-        plans[pub.circuit] = self._plans[pub.circuit] = plan
-        self._plans.move_to_end(pub.circuit)
+            plan = make_plan(wire.circuit_of(pub))
+        plans[key] = self._plans[key] = plan
+        self._plans.move_to_end(key)
         while len(self._plans) > _PLANS:
             self._plans.popitem(last=False)
         bound = self._num_qubits

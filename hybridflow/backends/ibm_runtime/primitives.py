@@ -125,7 +125,8 @@ def read_results(text: str, resource: str) -> tuple[PackedResult, ...]:
     ResourceError
         If it is no result of a primitive: transient, since it may have been cut on its way.
     """
-    return tuple(_with_shots(packed) for packed in results_of(text, None, resource=resource))
+    results, _ = results_of(text, None, resource=resource)
+    return tuple(_with_shots(packed) for packed in results)
 
 
 def _with_shots(packed: PackedResult) -> PackedResult:

@@ -248,11 +248,17 @@ class Face:
             Why there are none.
         """
         results = wire.decode(job.packed_results(), tuple[PackedResult, ...])
-        return result_text(results, self._facts[job].primitive)
+        begun = job.execution().started or job.submitted
+        span = _moment(begun), _moment(begun + job.usage.qpu_seconds)
+        return result_text(results, self._facts[job].primitive, span)
+
+
+def _moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
 
 
 def _time(seconds: float | None) -> str | None:
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat()
+    return None if seconds is None else _moment(seconds).isoformat()
 
 
 def _tags(given: object) -> tuple[str, ...]:
