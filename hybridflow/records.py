@@ -117,6 +117,10 @@ class Capabilities(Record, frozen=True, kw_only=True):
         Whether a PUB with a seed gives the same result wherever it stands in a batch.
     exact
         Whether an estimator PUB with precision 0 is computed without sampling noise.
+    late_binding
+        Whether a gate does the same if its angle comes as a parameter's value: then circuits that
+        differ in nothing else may be one PUB. It does not where a native gate takes some angles
+        only.
     tags
         Whether ``find(tag)`` can look up a vendor job whose id was lost.
     find_seconds
@@ -142,6 +146,7 @@ class Capabilities(Record, frozen=True, kw_only=True):
     serial: bool = False
     seeds: bool = False
     exact: bool = False
+    late_binding: bool = False
     tags: bool = False
     find_seconds: float = 0.0
     durable_jobs: bool = False
@@ -220,6 +225,12 @@ class PackedPub(Record, frozen=True, kw_only=True):
     structure
         Digest of the circuit without its parameters' values: circuits of equal structure do the
         same with the same values; None where that cannot be told.
+    skeleton
+        Digest of a circuit without parameters, without its gates' angles, too: circuits of equal
+        skeletons differ in those only. None where that cannot be told, or is of no use.
+    angles
+        For a PUB that a broker has made of several such circuits: which of the numbers in
+        `circuit`, counted in the order of its gates, the columns of `parameters` take the place of.
     """
 
     circuit: bytes
@@ -230,6 +241,8 @@ class PackedPub(Record, frozen=True, kw_only=True):
     seed: int | None = None
     circuits: int = 1
     structure: bytes | None = None
+    skeleton: bytes | None = None
+    angles: tuple[int, ...] = ()
 
 
 class PackedResult(Record, frozen=True, kw_only=True):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import msgspec
 
+from hybridflow.angles import opened
 from hybridflow.errors import RequestError
 from hybridflow.npy import array_from_bytes, array_to_bytes
 from hybridflow.records import PackedPub, PackedResult, Primitive
@@ -28,6 +29,7 @@ __all__ = [
     "array_from_bytes",
     "array_to_bytes",
     "circuit_from_qpy",
+    "circuit_of",
     "circuit_to_qpy",
     "decode",
     "encode",
@@ -153,6 +155,30 @@ def circuit_from_qpy(data: bytes) -> "QuantumCircuit":
         raise RequestError(f"a circuit could not be read from QPY: {error!r}") from error
 
 
+@functools.lru_cache(maxsize=64)
+def _opened(qpy: bytes, angles: tuple[int, ...]) -> "tuple[QuantumCircuit, tuple[float, ...]]":
+    return opened(circuit_from_qpy(qpy), angles)
+
+
+def circuit_of(packed: PackedPub) -> "QuantumCircuit":
+    """Return a PUB's circuit, whose parameters are what its values are for.
+
+    The object is shared between equal PUBs: do not change it.
+
+    Raises
+    ------
+    RequestError
+        If it cannot be read, or its values are not for it.
+    """
+    if not packed.angles:
+        return circuit_from_qpy(packed.circuit)
+    circuit, first = _opened(packed.circuit, packed.angles)
+    values = array_from_bytes(packed.parameters or b"").reshape(-1, len(first))
+    if tuple(values[0]) != first:  # the circuit is that of the first row
+        raise RequestError("the angles of a PUB are not those of its circuit")
+    return circuit
+
+
 def _untold(circuit: "QuantumCircuit", qpy: bytes) -> bytes | None:
     return None
 
@@ -161,6 +187,7 @@ def pack_pubs(
     pubs: "Iterable[SamplerPub | EstimatorPub]",
     seeds: Iterable[int | None],
     structure: "Callable[[QuantumCircuit, bytes], bytes | None]" = _untold,
+    skeleton: "Callable[[QuantumCircuit, bytes], bytes | None] | None" = None,
     readable: int | None = None,
 ) -> tuple[PackedPub, ...]:
     """Pack coerced PUBs; a circuit that stands in several of them is written once.
@@ -173,16 +200,19 @@ def pack_pubs(
         A seed for each PUB, or None.
     structure
         Tells the structure of a circuit, given with its QPY.
+    skeleton
+        Tells what it has in common with circuits that differ in their gates' angles; None: nothing.
     readable
         Newest version of QPY that their reader knows; None: it has this Qiskit.
     """
-    written: dict[int, tuple[bytes, bytes | None]] = {}
+    written: dict[int, tuple[bytes, bytes | None, bytes | None]] = {}
     packed = []
     for pub, seed in zip(pubs, seeds, strict=True):
         circuit = pub.circuit
         if id(circuit) not in written:
             qpy = circuit_to_qpy(_bare(circuit), readable)
-            written[id(circuit)] = qpy, structure(circuit, qpy)
+            told = skeleton(circuit, qpy) if skeleton is not None else None
+            written[id(circuit)] = qpy, structure(circuit, qpy), told
         packed.append(_pack_pub(pub, *written[id(circuit)], seed))
     return tuple(packed)
 
@@ -196,7 +226,11 @@ def _bare(circuit: "QuantumCircuit") -> "QuantumCircuit":
 
 
 def _pack_pub(
-    pub: "SamplerPub | EstimatorPub", qpy_data: bytes, structure: bytes | None, seed: int | None
+    pub: "SamplerPub | EstimatorPub",
+    qpy_data: bytes,
+    structure: bytes | None,
+    skeleton: bytes | None,
+    seed: int | None,
 ) -> PackedPub:
     from qiskit.primitives.containers.estimator_pub import EstimatorPub
 
@@ -214,6 +248,7 @@ def _pack_pub(
             seed=seed,
             circuits=size,
             structure=structure,
+            skeleton=skeleton,
         )
     return PackedPub(
         circuit=qpy_data,
@@ -222,6 +257,7 @@ def _pack_pub(
         seed=seed,
         circuits=size,
         structure=structure,
+        skeleton=skeleton,
     )
 
 
@@ -238,7 +274,7 @@ def unpack_pub(packed: PackedPub, primitive: Primitive) -> "SamplerPub | Estimat
     from qiskit.primitives.containers.observables_array import ObservablesArray
     from qiskit.primitives.containers.sampler_pub import SamplerPub
 
-    circuit = circuit_from_qpy(packed.circuit)
+    circuit = circuit_of(packed)
     try:
         values = None
         if packed.parameters is not None:

@@ -16,8 +16,9 @@ from pathlib import Path
 
 import msgspec
 
-from hybridflow import wire
+from hybridflow import environment, wire
 from hybridflow.backends.base import Backend, BackendType
+from hybridflow.backends.discreet import discreet
 from hybridflow.backends.registry import backend_type
 from hybridflow.errors import RequestError, SiteError
 from hybridflow.records import Resource, TargetSnapshot
@@ -80,7 +81,8 @@ def target_snapshot(resource: Resource) -> TargetSnapshot:
     """Return a resource's target, without a slot: from the cache, or from its type of backend.
 
     Only the targets that a resource's definition decides are kept (``fixed_target``); a service is
-    asked each time. One that has to be asked in a process of its own is kept here for a minute.
+    asked each time, with the credentials that stand in the environment (a laptop's; no worker has
+    any). One that has to be asked in a process of its own is kept here for a minute.
 
     Raises
     ------
@@ -92,7 +94,8 @@ def target_snapshot(resource: Resource) -> TargetSnapshot:
     if resource.interpreter is not None or _is_vendors(backend_type(resource.backend)):
         return _elsewhere(wire.encode(resource), int(time.monotonic() / _KEPT_SECONDS))
     if not backend_type(resource.backend).fixed_target:
-        return make_backend(resource, {}).target()
+        keys = environment.credentials(os.environ, resource.name)
+        return discreet(make_backend(resource, keys), keys).target()
     return _snapshot(wire.encode(resource))
 
 
@@ -103,7 +106,9 @@ def _is_vendors(kind: BackendType) -> bool:
 
 @functools.lru_cache(maxsize=32)
 def _elsewhere(definition: bytes, _when: int) -> TargetSnapshot:
-    backend = open_backend(wire.decode(definition, Resource), {})
+    resource = wire.decode(definition, Resource)
+    keys = environment.credentials(os.environ, resource.name)
+    backend = discreet(open_backend(resource, keys), keys)
     try:
         return backend.target()
     finally:
