@@ -15,7 +15,7 @@ from family import eventually
 from hybridflow import environment
 from hybridflow.broker.entry import Entry
 from hybridflow.broker.journal import Attached
-from hybridflow.broker.ledger import compaction, custody, steps
+from hybridflow.broker.ledger import compaction, custody, steps, unstored
 from hybridflow.broker.ledger.appender import Appender
 from hybridflow.broker.ledger.book import Book
 from hybridflow.broker.ledger.frames import Damage, Frame, frame, frames
@@ -24,7 +24,7 @@ from hybridflow.broker.ledger.known import JobPhase, RequestPhase
 from hybridflow.broker.ledger.opening import open_journal
 from hybridflow.broker.ledger.owner import Owner, has_ended, is_over, this_process
 from hybridflow.broker.ledger.reader import Reader
-from hybridflow.broker.ledger.results import results_file
+from hybridflow.broker.ledger.results import read_replies, results_file
 from hybridflow.broker.ledger.state import State
 from hybridflow.broker.merging import merge
 from hybridflow.broker.work import VendorJob, Work
@@ -603,8 +603,33 @@ def test_a_paid_result_is_delivered_though_it_cannot_be_stored(
     (tmp_path / "hidden").rename(run)
     end_task(run, "first", "killed")
     assert broker.ask(request(attempt="second", task="t2")) == reply
-    # The next broker can ask the vendor for it.
+    # The next broker can ask the vendor for it,
     assert read(run).jobs[job.tag].phase is JobPhase.STARTED
+    # or has it, since it is stored as soon as that can be.
+    broker.run(request("another"))
+    assert read(run).jobs[job.tag].phase is JobPhase.STORED
+    assert read_replies(run / "ledger", job.tag) == [reply]
+
+
+def test_of_what_cannot_be_stored_only_so_much_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(unstored, "_MOST_BYTES", 10)
+    broker = Broker(tmp_path)
+    asked = [request(key=name) for name in "abc"]
+    jobs = []
+    for one in asked:
+        broker.ask(one)
+        jobs.append(broker.start(one))
+    (tmp_path / "ledger" / "results").touch()  # where a folder should be
+    replies = [replies_of(job)[0] for job in jobs]
+    for job, reply in zip(jobs, replies, strict=True):
+        broker.journal.stored(job, [reply], Usage())
+    assert f"{jobs[0].id} are let go" in caplog.text
+    assert [broker.ask(request(key=name)) for name in "abc"] == [None, None, replies[2]]
+    (tmp_path / "ledger" / "results").unlink()
+    broker.journal.close()
+    assert Broker(tmp_path, "b", "two").ask(request(key="c")) == replies[2]
 
 
 def test_a_free_job_runs_without_a_ledger(tmp_path: Path) -> None:
