@@ -81,6 +81,8 @@ class Resource(Record, frozen=True, kw_only=True):
     on_uncertain
         What becomes of requests whose vendor job's id was lost and cannot be looked up: fail until
         somebody has decided (``ask``) or for good, or be run, and perhaps paid for, once more.
+    interpreter
+        Path of the Python, or of the virtual environment, in which the backend runs; None: this.
     """
 
     name: str
@@ -91,6 +93,7 @@ class Resource(Record, frozen=True, kw_only=True):
     batch_seconds: float = 60.0
     budget_seconds: float | None = None
     on_uncertain: OnUncertain = "ask"
+    interpreter: str | None = None
 
 
 class Capabilities(Record, frozen=True, kw_only=True):
@@ -128,6 +131,9 @@ class Capabilities(Record, frozen=True, kw_only=True):
         Names of the request options that the backend understands, by primitive.
     fixed_seconds, circuit_seconds, shot_seconds
         Estimated cost of one vendor job, of each of its circuits, and of each shot of a circuit.
+    qpy
+        Newest version of QPY that it reads, where it runs in another interpreter; None: any that
+        is written here.
     """
 
     primitives: tuple[Primitive, ...] = (Primitive.SAMPLER, Primitive.ESTIMATOR)
@@ -148,6 +154,7 @@ class Capabilities(Record, frozen=True, kw_only=True):
     fixed_seconds: float = 0.0
     circuit_seconds: float = 0.0
     shot_seconds: float = 0.0
+    qpy: int | None = None
 
 
 class TargetOperation(Record, frozen=True, kw_only=True):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from qiskit.primitives.containers.sampler_pub import SamplerPub
 
 __all__ = [
+    "OLDEST_QPY",
     "array_from_bytes",
     "array_to_bytes",
     "circuit_from_qpy",
@@ -34,9 +35,13 @@ __all__ = [
     "encode",
     "pack_pubs",
     "pack_result",
+    "qpy_version",
     "unpack_pub",
     "unpack_result",
 ]
+
+OLDEST_QPY = 13
+"""Oldest version of QPY that is sent: what no Qiskit 2 writes is not sent to anybody."""
 
 _T = TypeVar("_T")
 _encoder = msgspec.msgpack.Encoder()
@@ -73,23 +78,55 @@ class _AnyMetadata(json.JSONEncoder):
         return repr(o)
 
 
-def circuit_to_qpy(circuit: "QuantumCircuit") -> bytes:
+def circuit_to_qpy(circuit: "QuantumCircuit", readable: int | None = None) -> bytes:
     """Return a circuit as QPY.
+
+    Parameters
+    ----------
+    circuit
+        The circuit.
+    readable
+        Newest version of QPY that its reader knows; None: the reader has this Qiskit.
 
     Raises
     ------
     RequestError
-        If the circuit holds something that QPY cannot express.
+        If the circuit holds something that QPY cannot express, or its reader is too old.
     """
     from qiskit import qpy
     from qiskit.exceptions import QiskitError
 
     buffer = io.BytesIO()
+    version = qpy_version(readable)
     try:
-        qpy.dump(circuit, buffer, metadata_serializer=_AnyMetadata)
+        qpy.dump(circuit, buffer, metadata_serializer=_AnyMetadata, version=version)
     except (QiskitError, TypeError, ValueError, AttributeError, KeyError) as error:
         raise RequestError(f"circuit {circuit.name!r} cannot be written as QPY: {error}") from error
     return buffer.getvalue()
+
+
+def qpy_version(readable: int | None) -> int:
+    """Return the newest version of QPY that this Qiskit writes and a reader knows.
+
+    Raises
+    ------
+    RequestError
+        If there is none.
+    """
+    import qiskit
+    from qiskit import qpy
+
+    if readable is None:
+        return int(qpy.QPY_VERSION)
+    version = min(readable, int(qpy.QPY_VERSION))
+    oldest = max(OLDEST_QPY, int(qpy.QPY_COMPATIBILITY_VERSION))
+    if version < oldest:
+        raise RequestError(
+            f"circuits cannot be sent there: its Qiskit reads QPY up to version {readable}, and "
+            f"Qiskit {qiskit.__version__} here writes {oldest} to {qpy.QPY_VERSION}; install a "
+            "newer Qiskit there"
+        )
+    return version
 
 
 @functools.lru_cache(maxsize=512)
@@ -150,7 +187,8 @@ def pack_pubs(
     pubs: "Iterable[SamplerPub | EstimatorPub]",
     seeds: Iterable[int | None],
     structure: "Callable[[QuantumCircuit, bytes], bytes | None]" = _untold,
-    skeleton: "Callable[[QuantumCircuit, bytes], bytes | None]" = _untold,
+    skeleton: "Callable[[QuantumCircuit, bytes], bytes | None] | None" = None,
+    readable: int | None = None,
 ) -> tuple[PackedPub, ...]:
     """Pack coerced PUBs; a circuit that stands in several of them is written once.
 
@@ -163,15 +201,18 @@ def pack_pubs(
     structure
         Tells the structure of a circuit, given with its QPY.
     skeleton
-        Tells what it has in common with circuits that differ in their gates' angles.
+        Tells what it has in common with circuits that differ in their gates' angles; None: nothing.
+    readable
+        Newest version of QPY that their reader knows; None: it has this Qiskit.
     """
     written: dict[int, tuple[bytes, bytes | None, bytes | None]] = {}
     packed = []
     for pub, seed in zip(pubs, seeds, strict=True):
         circuit = pub.circuit
         if id(circuit) not in written:
-            qpy = circuit_to_qpy(_bare(circuit))
-            written[id(circuit)] = qpy, structure(circuit, qpy), skeleton(circuit, qpy)
+            qpy = circuit_to_qpy(_bare(circuit), readable)
+            told = skeleton(circuit, qpy) if skeleton is not None else None
+            written[id(circuit)] = qpy, structure(circuit, qpy), told
         packed.append(_pack_pub(pub, *written[id(circuit)], seed))
     return tuple(packed)
 

@@ -70,8 +70,9 @@ def make_request(
     priority: int = 0,
     *,
     late_binding: bool = False,
+    readable: int | None = None,
 ) -> Request:
-    """Pack PUBs that were admitted.
+    """Pack PUBs that were admitted, in a version of QPY up to `readable`.
 
     With `late_binding`, circuits that differ in their gates' angles only can be told, to be merged.
 
@@ -81,8 +82,8 @@ def make_request(
         If parameter names do not fit a circuit, or a circuit cannot be written as QPY.
     """
     try:
-        merges = (skeleton,) if late_binding and seed is None else ()
-        packed = pack_pubs(pubs, _seeds(seed, len(pubs)), structure, *merges)
+        merges = skeleton if late_binding and seed is None else None
+        packed = pack_pubs(pubs, _seeds(seed, len(pubs)), structure, merges, readable)
     except ValueError as error:
         if isinstance(error, RequestError):
             raise

@@ -49,12 +49,13 @@ def _bell(*, measured: bool = True) -> "QuantumCircuit":
 
 
 def _turned(*, measured: bool = True) -> "QuantumCircuit":
-    # One qubit turned by an angle that is a parameter: 0 gives 0, pi gives 1.
+    # One qubit turned by an angle that is a parameter: 0 gives 0, pi gives 1. (Its name is a word
+    # of no vendor's language, as `angle` is.)
     from qiskit import QuantumCircuit
     from qiskit.circuit import Parameter
 
     circuit = QuantumCircuit(1, name="turned")
-    circuit.ry(Parameter("angle"), 0)
+    circuit.ry(Parameter("theta"), 0)
     if measured:
         circuit.measure_all()
     return circuit

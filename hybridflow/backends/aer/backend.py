@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, get_args
 import msgspec
 
 from hybridflow import wire
-from hybridflow.backends.aer.devices import fake_device, require
+from hybridflow.backends.aer.devices import fake_device
 from hybridflow.backends.aer.options import AerOptions, Method
 from hybridflow.backends.jobs import JobThreads, Outcome
 from hybridflow.backends.timing import count_circuits, count_shots
@@ -25,6 +25,7 @@ from hybridflow.errors import (
     SiteError,
     TooLargeError,
 )
+from hybridflow.extras import require
 from hybridflow.records import (
     Batch,
     Capabilities,
@@ -129,13 +130,16 @@ class AerBackend:
         from hybridflow.targets import snapshot_of
 
         if self.options.device is None:
-            require("qiskit_aer", "aer")
+            require("qiskit_aer", "aer", "the backend 'aer'")
             return ideal_target(self.options.num_qubits)
         return snapshot_of(self._device.target, calibration=_calibration(self._device))
 
     def metadata(self) -> dict[str, str]:
         """Return the versions, and the device with its date of calibration."""
-        found = {"name": self.name, "aer": str(require("qiskit_aer", "aer").__version__)}
+        found = {
+            "name": self.name,
+            "aer": str(require("qiskit_aer", "aer", "the backend 'aer'").__version__),
+        }
         if self.options.device is not None:
             found["device"] = self.options.device
             found["calibration"] = _calibration(self._device)
@@ -160,7 +164,7 @@ class AerBackend:
 
     @cached_property
     def _engine(self) -> "Engine":
-        aer = require("qiskit_aer", "aer")
+        aer = require("qiskit_aer", "aer", "the backend 'aer'")
         from hybridflow.backends.aer.engine import Engine
         from hybridflow.backends.aer.memory import free_bytes
 
