@@ -14,6 +14,7 @@ A forked child does not inherit the connection: :func:`connect` makes it one of 
 """
 
 import atexit
+import itertools
 import logging
 import math
 import os
@@ -31,6 +32,7 @@ from zmq.utils.monitor import recv_monitor_message
 
 from hybridflow import environment
 from hybridflow.broker import protocol
+from hybridflow.broker.outlook import Outlook
 from hybridflow.broker.pending import ReplyFuture, copy_of
 from hybridflow.broker.place import check_folder, check_path
 from hybridflow.broker.protocol import (
@@ -40,6 +42,8 @@ from hybridflow.broker.protocol import (
     Ask,
     Bye,
     Cancel,
+    Expect,
+    Expected,
     Failed,
     Finished,
     Hello,
@@ -127,6 +131,8 @@ class SocketConnection:
         self._outbox: deque[bytes] = deque()
         self._tickets: dict[str, ClientTicket] = {}
         self._asked: dict[str, list[Future[JobState | None]]] = {}
+        self._expected: dict[int, Future[Outlook]] = {}
+        self._questions = itertools.count()
         self._acks: list[str] = []
         self._description: Future[Description] = Future()
         self._lost_since: float | None = time.monotonic()
@@ -211,6 +217,33 @@ class SocketConnection:
         except TimeoutError:
             state = None
         return ticket.future.state() or state or JobState.QUEUED
+
+    def outlook(self) -> Outlook:
+        """Return what is to be expected of a request that comes now; it sees those sent before.
+
+        Raises
+        ------
+        BrokerLostError
+            If the broker does not answer within 5 seconds.
+        """
+        self._refuse_after_fork()
+        answer: Future[Outlook] = Future()
+        question = next(self._questions)
+        with self._lock:
+            if self._closed is not None:
+                raise copy_of(self._closed)
+            self._expected[question] = answer
+            self._outbox.append(protocol.encode(Expect(question)))
+        self._wake.signal()
+        try:
+            return answer.result(_ANSWER_SECONDS)
+        except TimeoutError:
+            raise BrokerLostError(
+                f"the broker at {self._path} does not answer: it died, or is being started again"
+            ) from None
+        finally:
+            with self._lock:
+                self._expected.pop(question, None)
 
     def close(self) -> None:
         """Let go of the broker; pending requests fail with :class:`BrokerLostError`."""
@@ -326,6 +359,8 @@ class SocketConnection:
                 pass  # it is kept until it has an outcome, anyway
             case Status(request_id, state):
                 self._answer(request_id, state)
+            case Expected(question, outlook):
+                self._foretell(question, outlook)
             case Welcome():
                 self._welcome(message.description)
             case Refused(error):
@@ -350,6 +385,12 @@ class SocketConnection:
             waiting = self._asked.pop(request_id, [])
         for answer in waiting:
             answer.set_result(state)
+
+    def _foretell(self, question: int, outlook: Outlook) -> None:
+        with self._lock:
+            answer = self._expected.pop(question, None)
+        if answer is not None:
+            answer.set_result(outlook)
 
     def _answer_all(self) -> None:
         with self._lock:
@@ -386,6 +427,8 @@ class SocketConnection:
             self._outbox.clear()
             tickets = list(self._tickets.values())
         self._answer_all()
+        for question in list(self._expected):
+            dealer.send(protocol.encode(Expect(question)))
         for ticket in tickets:
             if ticket.unwanted:
                 dealer.send(protocol.encode(Cancel(ticket.request_id)))

@@ -37,6 +37,8 @@ from hybridflow.broker.protocol import (
     Cancel,
     Deadline,
     Drain,
+    Expect,
+    Expected,
     Failed,
     Finished,
     Hello,
@@ -264,6 +266,8 @@ class Server:
                 known = client.requests.get(request_id)
                 state = None if known is None else known.state
                 self._send(identity, protocol.encode(Status(request_id, state)))
+            case Expect(question):
+                self._send(identity, protocol.encode(Expected(question, self._broker.outlook())))
             case Bye():
                 self._part(identity, self._broker.cancel)
 

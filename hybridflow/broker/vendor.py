@@ -34,10 +34,16 @@ class Vendor:
         Pauses end when it is overdue.
     limits
         Bounds.
+
+    Attributes
+    ----------
+    is_lost
+        Whether the backend was lost and is not back; may be read in any thread.
     """
 
     def __init__(self, name: str, backend: Backend, queue: Queue, limits: Limits) -> None:
         self.backend = backend
+        self.is_lost = False
         self._name = name
         self._capabilities: Capabilities = backend.capabilities
         self._queue = queue
@@ -112,10 +118,12 @@ class Vendor:
             If it does not come back.
         """
         backoff = Backoff()
+        self.is_lost = True
         while True:
             self.release()
             try:
                 self.backend.acquire()
+                self.is_lost = False
                 return
             except ResourceError as error:
                 _log.warning("the backend of %r is not back: %s", self._name, error)

@@ -130,8 +130,7 @@ class LedgerJournal:
         UncertainError
             If it may have been paid for, which a person has to look up.
         """
-        if entry.arrived > self._read_at:
-            self._refresh(strict=True)
+        self._read_for(entry)
         request = entry.request
         known = self._state.requests.get(request.id)
         if known is None or known.opened is not self._opened:
@@ -141,6 +140,28 @@ class LedgerJournal:
             if found is not None:
                 return found
         return None
+
+    @property
+    def has_places(self) -> bool:
+        """Whether the run knows any results or vendor jobs, of whichever resource."""
+        return bool(self._state.pools)
+
+    def knows(self, entry: Entry) -> bool:
+        """Whether there is something that a request may claim.
+
+        Raises
+        ------
+        LedgerError
+            If the run's ledger was written by a newer version.
+        """
+        self._read_for(entry)
+        key = digest(entry.request, self._form)
+        places = self._pooled(key, entry.request, entry.arrived)
+        return next(places, None) is not None
+
+    def _read_for(self, entry: Entry) -> None:
+        if entry.arrived > self._read_at:
+            self._refresh(strict=True)
 
     def _admit(self, request: Request) -> None:
         self._note(
@@ -159,7 +180,10 @@ class LedgerJournal:
         record = self._state.requests[request.id]
         if record.place is not None:  # it was sent before, and asks again
             yield record.place
-        pool = self._state.pools.get(record.admitted.digest)
+        yield from self._pooled(record.admitted.digest, request, arrived)
+
+    def _pooled(self, key: bytes, request: Request, arrived: float) -> Iterator[Place]:
+        pool = self._state.pools.get(key)
         if pool is None:
             return
         for holder in pool.holders():
