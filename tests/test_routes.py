@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from emulated import bell
+from pool_tasks import where_it_ran
 from qiskit import QuantumCircuit
 from qiskit.circuit.library import CXGate, Measure, SXGate
 from qiskit.primitives.containers.sampler_pub import SamplerPub
@@ -23,6 +24,7 @@ from hybridflow import environment, slot
 from hybridflow.broker.outlook import Outlook
 from hybridflow.errors import (
     CircuitError,
+    InputError,
     NoSlotError,
     RequestCancelledError,
     ResourceError,
@@ -392,6 +394,7 @@ def test_a_device_that_goes_offline_is_replaced_and_the_result_says_so(
 SCRIPT = """
 import hybridflow as hf
 from emulated import bell
+from pool_tasks import where_it_ran
 from hybridflow.errors import HybridflowError
 
 def origin(**options):
@@ -485,3 +488,60 @@ def test_a_route_is_left_with_what_is_here() -> None:
     whole = Route(name="r", any_of=("a", "b"), fall_back="c", max_wait=1)
     assert whole.within(frozenset("bx")).resources == ("b",)
     assert whole.within(frozenset("ac")).resources == ("a", "c")
+
+
+# --- on an engine's workers ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def two(site: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", os.fspath(Path(__file__).parent))
+    return site(
+        table("few", num_qubits=1, tasks_per_slot=1),
+        table("many", tasks_per_slot=1),
+        route(any_of=["few", "many"], prefer="order"),
+    )
+
+
+def test_local_pools_have_the_whole_route(two: Path) -> None:
+    with hf.open_pools(two, resource="r", workers=1) as pools:
+        assert pools.quantum.submit(where_it_ran).result(SECONDS) == ("many", "r")
+
+
+def test_parsls_quantum_worker_has_the_whole_route(two: Path) -> None:
+    import parsl
+    from parsl.config import Config
+
+    from hybridflow_parsl import QPUExecutor
+
+    executor = QPUExecutor(site=two, resource="r")
+    assert executor.tasks_per_slot == 2
+    config = Config([executor], strategy_period=0.2, initialize_logging=False, usage_tracking=0)
+    with parsl.load(config):
+        assert parsl.python_app(where_it_ran)().result(SECONDS) == ("many", "r")
+
+
+def test_dasks_quantum_worker_has_the_whole_route(two: Path) -> None:
+    from dask.distributed import Client
+
+    from hybridflow_dask import HybridCluster
+
+    with HybridCluster(two, resources="r", workers=0) as cluster, Client(cluster) as client:
+        assert client.submit(where_it_ran).result(SECONDS) == ("many", "r")
+
+
+def test_a_route_is_refused_where_slurm_gives_the_workers(site: Open) -> None:
+    from hybridflow_parsl import hybrid_config
+
+    blocks = '[slurm.blocks]\nkind = "elastic"\n'
+    file = site(table("a"), route(any_of=["a"]), blocks)
+    with pytest.raises(SiteError, match=r"'r' is a route .* must be named: a"):
+        hybrid_config(file, resource="r")
+
+
+def test_a_resource_is_not_entered_twice(site: Open) -> None:
+    from hybridflow_dask import HybridCluster
+
+    with pytest.raises(InputError, match="names one of a, b, a twice"):
+        HybridCluster(site(table("a"), table("b"), route(any_of=["a", "b"])), resources=["r", "a"])

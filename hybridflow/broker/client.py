@@ -224,9 +224,11 @@ class SocketConnection:
         Raises
         ------
         BrokerLostError
-            If the broker does not answer within 5 seconds.
+            If the broker does not answer within 5 seconds, or has not for so long.
         """
         self._refuse_after_fork()
+        if self._lost_since is not None and time.monotonic() > self._lost_since + _ANSWER_SECONDS:
+            raise self._silent_error()
         answer: Future[Outlook] = Future()
         question = next(self._questions)
         with self._lock:
@@ -238,9 +240,7 @@ class SocketConnection:
         try:
             return answer.result(_ANSWER_SECONDS)
         except TimeoutError:
-            raise BrokerLostError(
-                f"the broker at {self._path} does not answer: it died, or is being started again"
-            ) from None
+            raise self._silent_error() from None
         finally:
             with self._lock:
                 self._expected.pop(question, None)
@@ -279,6 +279,11 @@ class SocketConnection:
                 f"this connection belongs to process {self._pid}; process {os.getpid()} was forked "
                 "from it and needs one of its own (hybridflow.slot.connect())"
             )
+
+    def _silent_error(self) -> BrokerLostError:
+        return BrokerLostError(
+            f"the broker at {self._path} does not answer: it died, or is being started again"
+        )
 
     def _lost_error(self) -> BrokerLostError:
         return BrokerLostError(

@@ -37,7 +37,7 @@ _ABSENT_SECONDS = 5.0
 _absent: dict[tuple[str, str], tuple[float, ResourceError]] = {}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Candidate:
     """A resource of a route that answers.
 
