@@ -148,14 +148,17 @@ class Slurm(Record, frozen=True, kw_only=True):
         if self.quantum.nodes != 1:
             raise ValueError("`quantum.nodes` must be 1: a slot is on one node")
 
-    def for_quantum(self, resource: str) -> Component:
-        """Return the component that holds a slot of a resource."""
-        slot = self.slots.get(resource, SlotRequest())
+    def for_quantum(self, *resources: str) -> Component:
+        """Return the component that holds a slot of each of these resources."""
+        slots = {name: self.slots.get(name, SlotRequest()) for name in resources}
         return msgspec.structs.replace(
             self._with_defaults(self.quantum),
-            qpu=(*self.quantum.qpu, *([resource] if slot.qpu else [])),
-            gres=(*self.quantum.gres, *([slot.gres] if slot.gres else [])),
-            licenses=(*self.quantum.licenses, *([slot.licenses] if slot.licenses else [])),
+            qpu=(*self.quantum.qpu, *(name for name, slot in slots.items() if slot.qpu)),
+            gres=(*self.quantum.gres, *(slot.gres for slot in slots.values() if slot.gres)),
+            licenses=(
+                *self.quantum.licenses,
+                *(slot.licenses for slot in slots.values() if slot.licenses),
+            ),
         )
 
     def for_classical(self, nodes: int | None = None) -> Component:

@@ -40,6 +40,7 @@ from hybridflow.report import write_report
 from hybridflow.route import Route
 from hybridflow.site import load_site
 from hybridflow.slot import Origin, find_slots
+from hybridflow.slurm import coscheduled_job
 from hybridflow.targets import snapshot_of
 from hybridflow.testing import QpuEmulator, qpu_emulator
 
@@ -473,6 +474,13 @@ def test_in_a_job_a_route_has_the_slots_that_were_granted(site: Open) -> None:
     for granted in (acquired("sim"), JOB):
         with pytest.raises(NoSlotError, match=r"no slot of the route 'r'.*--qpu=a,b,c"):
             find_slots(found, "r", granted)
+
+
+def test_a_submitted_job_asks_for_all_slots_of_a_route(site: Open) -> None:
+    slots = '[slurm.slots.b]\nqpu = false\ngres = "qpu:b:1"\n'
+    tables = (table("a"), table("b"), table("sim"), route(any_of=["a", "b"], fall_back="sim"))
+    job = coscheduled_job(["true"], load_site(site(*tables, slots)), resource="r", nodes=0)
+    assert (job.components[0].qpu, job.components[0].gres) == (("a",), ("qpu:b:1",))
 
 
 def test_a_device_to_fall_back_to_needs_a_slot_of_its_own(
