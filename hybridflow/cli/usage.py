@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from hybridflow.broker.ledger.figures import QpuUsage, RunKey
     from hybridflow.slurm import SlotUsage
     from hybridflow.slurm.usage import SumBy
+    from hybridflow.slurm.vendor_usage import VendorTime
 
 __all__ = ["command"]
 
@@ -61,6 +62,13 @@ def _split(
 @click.option("--user", "users", multiple=True, metavar="NAME", help="This one's; repeatable.")
 @click.option("--account", "accounts", multiple=True, metavar="NAME", help="Repeatable.")
 @click.option("--resource", "resources", multiple=True, metavar="NAME", help="Repeatable.")
+@click.option(
+    "--runs",
+    "folders",
+    multiple=True,
+    metavar="FOLDER",
+    help="Show vendors' QPU seconds besides, from the ledgers of all runs in it; repeatable.",
+)
 @click.option("--site", metavar="FILE", help="Site file [default: HYBRIDFLOW_SITE, or built in].")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(
@@ -76,9 +84,11 @@ def command(
     the vendor bills them. They are in the ledgers of the runs' folders; without RUN_DIR, but with a
     key of runs alone, that is the run of HYBRIDFLOW_RUN.
 
-    Of slots, as Slurm's accounting has it: a slot second is one slot, held for one second. Only
-    here are the options --start to --site of use. TIME is a day, as in 2026-01-31, or has the hour
-    besides, as in 2026-01-31T14:30; of a job that is longer, only what lies between counts.
+    Of slots, as Slurm's accounting has it: a slot second is one slot, held for one second. With
+    --runs, what vendors have reported stands beside it: as information, since a ledger is its
+    user's own file, and for jobs of that user alone. Only here are the options --start to --site of
+    use. TIME is a day, as in 2026-01-31, or has the hour besides, as in 2026-01-31T14:30; of a job
+    that is longer, only what lies between counts.
     """
     if not run_dirs and set(by) - set(_SLOT_KEYS):
         run_dirs = (_this_run(by),)
@@ -102,7 +112,8 @@ def _refuse(keys: Sequence[str], slots: dict[str, Any]) -> None:
     for key in keys:
         if key not in _RUN_KEYS:
             raise click.UsageError(f"--by {key} is for slots only; of runs: {', '.join(_RUN_KEYS)}")
-    given = [name.removesuffix("s") for name, value in slots.items() if value and name != "site"]
+    names = {"users": "user", "accounts": "account", "resources": "resource", "folders": "runs"}
+    given = [names.get(name, name) for name, value in slots.items() if value and name != "site"]
     if given:
         options = ", ".join(f"--{name}" for name in given)
         raise click.UsageError(f"{options}: for slots only, without RUN_DIR")
@@ -145,12 +156,14 @@ def _show_slots(
     users: tuple[str, ...],
     accounts: tuple[str, ...],
     resources: tuple[str, ...],
+    folders: tuple[str, ...],
     site: str | None,
 ) -> None:
     import msgspec
 
     from hybridflow.site import load_site
     from hybridflow.slurm import booked_times, slot_usage
+    from hybridflow.slurm.vendor_usage import with_vendor_times
 
     now = datetime.now().replace(microsecond=0)
     end = min(end or now, now)
@@ -158,13 +171,33 @@ def _show_slots(
     booked = booked_times(
         load_site(site), start, end, users=users, accounts=accounts, resources=resources
     )
+    others = 0.0
+    if folders:
+        booked, others = with_vendor_times(booked, _reported(folders, start, end))
     usage = slot_usage(booked, keys)
     if as_json:
         window = {"start": start.isoformat(), "end": end.isoformat()}
-        click.echo(json.dumps(window | {"usage": msgspec.to_builtins(usage)}))
+        more = {"other_qpu_seconds": others} if folders else {}
+        click.echo(json.dumps({**window, "usage": msgspec.to_builtins(usage), **more}))
         return
     click.echo(f"{start.isoformat()} to {end.isoformat()}")
-    echo_table([(*keys, "jobs", "slot seconds"), *(_slot_row(entry, keys) for entry in usage)])
+    columns = ("jobs", "slot seconds", *(["QPU seconds"] if folders else []))
+    echo_table([(*keys, *columns), *(_slot_row(entry, keys) for entry in usage)])
+    if others:
+        click.echo(f"{others:.2f} QPU seconds of these runs are of no job shown here", err=True)
+
+
+def _reported(folders: Sequence[str], start: datetime, end: datetime) -> "list[VendorTime]":
+    from hybridflow.errors import LedgerError
+    from hybridflow.slurm.vendor_usage import find_runs, vendor_times
+
+    found = []
+    for run in find_runs(folders):
+        try:
+            found += vendor_times(run)
+        except LedgerError as error:  # one user's damaged file keeps nobody from the others
+            click.echo(f"left out: {error}", err=True)
+    return [time for time in found if start.timestamp() <= time.time < end.timestamp()]
 
 
 def _month_of(end: datetime) -> datetime:
@@ -174,4 +207,5 @@ def _month_of(end: datetime) -> datetime:
 
 def _slot_row(usage: "SlotUsage", shown: Sequence[str]) -> tuple[str, ...]:
     names = (getattr(usage, key) or "-" for key in shown)
-    return (*names, str(usage.jobs), str(usage.slot_seconds))
+    reported = () if usage.qpu_seconds is None else (f"{usage.qpu_seconds:.2f}",)
+    return (*names, str(usage.jobs), str(usage.slot_seconds), *reported)

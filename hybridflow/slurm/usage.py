@@ -3,10 +3,11 @@
 ::
 
     sacct, asked once ──►  BookedTime, one a job and resource  ──►  SlotUsage, sums
-    site file ── names ──┘
+    site file ── names ──┘        ▲
+    ledgers ── vendor_usage.py ───┘  QPU seconds, as information
 
 This time is what a site bills by: seconds times slots, whether or not the QPU was at work. The QPU
-seconds that a vendor bills are not in Slurm; the page of a run has them.
+seconds that a vendor bills are not in Slurm; the ledgers of runs have them.
 """
 
 import re
@@ -26,7 +27,7 @@ __all__ = ["BookedTime", "SlotUsage", "SumBy", "booked_times", "slot_usage"]
 SumBy = Literal["user", "account", "resource"]
 """What may be told apart in a sum."""
 
-_COLUMNS = ("JobID", "User", "Account", "ElapsedRaw", "AllocTRES")
+_COLUMNS = ("JobID", "JobIDRaw", "User", "Account", "ElapsedRaw", "AllocTRES")
 _SECONDS = 600.0  # A year of a large site is long, and slurmdbd takes its time.
 _CURE = (
     "an administrator sets up slurmdbd, and `AccountingStorageTRES=gres/qpu,gres/qpu:NAME,"
@@ -42,19 +43,25 @@ class BookedTime(Record, frozen=True, kw_only=True):
     job
         Number of the job, of a heterogeneous one the first component's; with ``_`` and its index,
         of an array's task.
+    number
+        What its own processes know it by, each component and each task of an array another.
     user, account
         Who is billed.
     resource
         The site's name of it, or Slurm's where the site file has none.
     slot_seconds
         Seconds, times slots.
+    qpu_seconds
+        What vendors have reported of its vendor jobs; None where no ledger was looked at.
     """
 
     job: str
+    number: str
     user: str
     account: str
     resource: str
     slot_seconds: int
+    qpu_seconds: float | None = None
 
 
 class SlotUsage(Record, frozen=True, kw_only=True):
@@ -68,6 +75,8 @@ class SlotUsage(Record, frozen=True, kw_only=True):
         How many jobs it comes from.
     slot_seconds
         Seconds, times slots.
+    qpu_seconds
+        What vendors have reported; None where no ledger was looked at.
     """
 
     user: str | None
@@ -75,6 +84,7 @@ class SlotUsage(Record, frozen=True, kw_only=True):
     resource: str | None
     jobs: int
     slot_seconds: int
+    qpu_seconds: float | None = None
 
 
 def booked_times(
@@ -134,12 +144,14 @@ def slot_usage(booked: Collection[BookedTime], by: Collection[SumBy]) -> list[Sl
 
 def _sum(key: tuple[str | None, ...], entries: Collection[BookedTime]) -> SlotUsage:
     user, account, resource = key
+    reported = [entry.qpu_seconds for entry in entries if entry.qpu_seconds is not None]
     return SlotUsage(
         user=user,
         account=account,
         resource=resource,
         jobs=len({entry.job for entry in entries}),
         slot_seconds=sum(entry.slot_seconds for entry in entries),
+        qpu_seconds=sum(reported) if reported else None,
     )
 
 
@@ -179,12 +191,13 @@ def _sacct(
 
 def _entries(line: str, names: dict[str, str]) -> Iterator[BookedTime]:
     words = line.split("|")
-    if len(words) != len(_COLUMNS) or not words[3].isdecimal():
+    if len(words) != len(_COLUMNS) or not words[4].isdecimal():
         raise SlurmError(f"`sacct` says {line!r}, and was asked for {', '.join(_COLUMNS)}")
-    job, user, account, seconds, tres = words
+    job, number, user, account, seconds, tres = words
     for resource, slots in _slots(tres, names).items():
         yield BookedTime(
             job=job.partition("+")[0],
+            number=number,
             user=user,
             account=account,
             resource=resource,
