@@ -15,8 +15,7 @@ from family import eventually
 from hybridflow import environment
 from hybridflow.broker.entry import Entry
 from hybridflow.broker.journal import Attached
-from hybridflow.broker.ledger import compaction, steps
-from hybridflow.broker.ledger import journal as ledger_journal
+from hybridflow.broker.ledger import compaction, custody, steps
 from hybridflow.broker.ledger.appender import Appender
 from hybridflow.broker.ledger.book import Book
 from hybridflow.broker.ledger.frames import Damage, Frame, frame, frames
@@ -843,7 +842,7 @@ def test_what_nobody_can_say_is_waited_for_a_while(
     waits = broker.ask(asked)
     assert isinstance(waits, Attached)
     assert not broker.journal.elsewhere()
-    monkeypatch.setattr(ledger_journal, "_PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(custody, "_PATIENCE_SECONDS", 0.0)
     eventually(lambda: [*broker.journal.elsewhere()] == [waits.tag])
     with pytest.raises(UncertainError, match="has ended"):
         broker.ask(asked)
@@ -855,7 +854,7 @@ def test_what_nobody_can_say_is_waited_for_a_while(
 def test_a_live_broker_of_which_nobody_can_say_so_delivers_all_the_same(tmp_path: Path) -> None:
     rule = msgspec.structs.replace(QPU, on_uncertain="repeat")
     first, second = Broker(tmp_path, "a"), Broker(tmp_path, "b", resource=rule)
-    second.journal._has_ended = lambda owner: None  # type: ignore[method-assign]
+    second.journal._notes.has_ended = lambda owner: None  # type: ignore[method-assign]
     mine, asked = request(key="mine"), request(key="mine")
     assert first.ask(mine) is None
     job = first.start(mine)
@@ -884,7 +883,7 @@ def test_what_was_given_up_and_comes_after_all_is_kept(tmp_path: Path) -> None:
     asked = request()
     first.ask(asked)
     job = first.start(asked)
-    first.journal._note(steps.Resolved(tag=job.tag))
+    first.journal._notes.note(steps.Resolved(tag=job.tag))
     (reply,) = replies_of(job)
     first.journal.stored(job, [reply], Usage())
     first.journal.close()

@@ -15,23 +15,18 @@ from click.testing import CliRunner, Result
 from family import eventually
 
 from hybridflow.cli import main
-from hybridflow.errors import InputError, SlurmError
+from hybridflow.errors import SlurmError
 from hybridflow.site import load_site
-from hybridflow.slurm import BookedTime, SlotUsage, booked_times, slot_usage
+from hybridflow.slurm import SlotUsage, VendorTime, booked_times, slot_usage
 from hybridflow.slurm.cluster import SlurmCluster
-from hybridflow.slurm.vendor_usage import VendorTime, find_runs, with_vendor_times
 
 SITE = """
 [qpu.aer]
-backend = "fake"
-seconds_per_job = 1.5
+backend = "aer"
 [qpu.big]
 backend = "aer"
 [qpu.cloud]
 backend = "fake"
-[slurm.slots.aer]
-qpu = false
-gres = "qpu:aer:1"
 [slurm.slots.big]
 gres = "qpu:aer_b:1"
 """
@@ -39,14 +34,14 @@ gres = "qpu:aer_b:1"
 # Real lines of Slurm 22.05, with other users: a plain job, a heterogeneous one, an array's task, a
 # job that ran twice, one that waits, and one without a QPU.
 SACCT = """\
-1|1|ada|chem|10|billing=1,cpu=1,gres/qpu:aer=2,gres/qpu=2,license/cloud=1,node=1
-2+0|2|ada|chem|5|billing=1,cpu=1,gres/qpu:aer=1,gres/qpu=1,license/cloud=2,node=1
-2+1|3|ada|chem|5|billing=1,cpu=1,gres/qpu:aer_b=1,gres/qpu=1,node=1
-5_7|7|bob|bio|3|billing=1,cpu=1,gres/qpu:aer_b=1,gres/qpu=1,mem=200M,node=1
-8|8|bob|chem|4|billing=1,cpu=1,gres/qpu:aer=1,gres/qpu=1,node=1
-8|8|bob|chem|6|billing=1,cpu=1,gres/qpu:aer=1,gres/qpu=1,node=1
-9|9|bob|chem|0|
-10|10|bob|chem|99|billing=4,cpu=4,gres/gpu=1,license/matlab=1,node=1
+1|ada|chem|10|billing=1,cpu=1,gres/qpu:aer=2,gres/qpu=2,license/cloud=1,node=1|1
+2+0|ada|chem|5|billing=1,cpu=1,gres/qpu:aer=1,gres/qpu=1,license/cloud=2,node=1|2
+2+1|ada|chem|5|billing=1,cpu=1,gres/qpu:aer_b=1,gres/qpu=1,node=1|3
+5_7|bob|bio|3|billing=1,cpu=1,gres/qpu:aer_b=1,gres/qpu=1,mem=200M,node=1|12
+8|bob|chem|4|billing=1,cpu=1,gres/qpu:aer=1,gres/qpu=1,node=1|8
+8|bob|chem|6|billing=1,cpu=1,gres/qpu:aer=1,gres/qpu=1,node=1|8
+9|bob|chem|0||9
+10|bob|chem|99|billing=4,cpu=4,gres/gpu=1,license/matlab=1,node=1|10
 """
 
 START, END = datetime(2026, 1, 1), datetime(2026, 1, 31, 12)
@@ -83,7 +78,10 @@ def usage(site: str, *options: str) -> Result:
 
 
 def sums_of(result: Result) -> list[tuple[object, ...]]:
-    return [tuple(entry.values()) for entry in json.loads(result.output)["usage"]]
+    columns = ("user", "account", "resource", "jobs", "slot_seconds")
+    return [
+        tuple(entry[column] for column in columns) for entry in json.loads(result.output)["usage"]
+    ]
 
 
 def test_slot_time_is_summed_by_user_account_and_resource(commands: Path, site: str) -> None:
@@ -106,10 +104,36 @@ def test_components_of_a_heterogeneous_job_are_one_job(commands: Path, site: str
     ]
 
 
+def test_what_vendors_billed_stands_beside_each_job_once(commands: Path, site: str) -> None:
+    vendors = {
+        ("1", "aer"): VendorTime(vendor_jobs=2, qpu_seconds=3.5),
+        ("2", "cloud"): VendorTime(vendor_jobs=1, qpu_seconds=1.0),
+        ("8", "aer"): VendorTime(vendor_jobs=4, qpu_seconds=2.0),  # booked twice: it was requeued
+        ("99", "aer"): VendorTime(vendor_jobs=1, qpu_seconds=9.0),  # somebody else's
+    }
+    booked = booked_times(load_site(site), START, END)
+    found = slot_usage(booked, ("user", "resource"), vendors)
+    assert [(u.user, u.resource, u.vendor_jobs, u.qpu_seconds) for u in found] == [
+        ("ada", "aer", 2, 3.5),
+        ("ada", "big", 0, 0.0),
+        ("ada", "cloud", 1, 1.0),
+        ("bob", "aer", 4, 2.0),
+        ("bob", "big", 0, 0.0),
+    ]
+
+
+def test_runs_that_are_none_are_named(commands: Path, site: str, tmp_path: Path) -> None:
+    done = usage(site, "--end=2026-01-31", "--runs", str(tmp_path))
+    assert done.exit_code == 2
+    assert f"there is no ledger in {tmp_path}" in done.output
+    mixed = CliRunner().invoke(main, ["usage", "runs/one", "--runs", "runs"])
+    assert "--run: for slots only, without RUN_DIR" in mixed.output
+
+
 def test_sacct_is_told_what_is_asked_for(commands: Path, site: str) -> None:
     words = "--start 2026-01-01 --end 2026-01-31T12:00 --user ada --user bob --account chem"
     done = usage(site, "--json", "--by=resource", "--resource=big", *words.split())
-    assert sums_of(done) == [(None, None, "big", 2, 8, None)]
+    assert sums_of(done) == [(None, None, "big", 2, 8)]
     told = (commands / "sacct.arguments").read_text().split()
     assert {
         "--starttime=2026-01-01T00:00:00",
@@ -146,7 +170,7 @@ def test_it_is_of_this_month_unless_said(commands: Path, site: str) -> None:
 
 
 def test_slots_that_slurm_books_without_a_type_are_not_lost(commands: Path, site: str) -> None:
-    program(commands, "sacct", "1|1|ada|chem|10|gres/qpu:aer=1,gres/qpu=3\n")
+    program(commands, "sacct", "1|ada|chem|10|gres/qpu:aer=1,gres/qpu=3|1\n")
     found = slot_usage(booked_times(load_site(site), START, END), ("resource",))
     assert [(entry.resource, entry.slot_seconds) for entry in found] == [("aer", 10), ("qpu", 20)]
 
@@ -167,16 +191,16 @@ def test_what_cannot_be_asked_is_refused(
     assert re.search(says, done.output)
 
 
-@pytest.mark.parametrize("line", ["1|1|ada|chem|10", "1|1|ada|chem|soon|cpu=1", "slurm is well"])
+@pytest.mark.parametrize("line", ["1|ada|chem|10", "1|ada|chem|soon|cpu=1", "slurm is well"])
 def test_an_answer_that_is_none_is_an_error(commands: Path, site: str, line: str) -> None:
     program(commands, "sacct", f"{line}\n")
-    with pytest.raises(SlurmError, match="was asked for JobID, JobIDRaw, User"):
+    with pytest.raises(SlurmError, match="was asked for JobID, User"):
         booked_times(load_site(site), START, END)
 
 
 @pytest.mark.parametrize("booked", ["cpu,mem", "cpu,gres/gpu,license/matlab"])
 def test_accounts_without_qpus_are_no_zero(commands: Path, site: str, booked: str) -> None:
-    program(commands, "sacct", "10|10|bob|chem|99|cpu=4\n")
+    program(commands, "sacct", "10|bob|chem|99|cpu=4|10\n")
     program(commands, "scontrol", f"AccountingStorageTRES   = {booked}\nOther = 1\n")
     with pytest.raises(SlurmError, match="no accounts of QPUs: an administrator sets up"):
         booked_times(load_site(site), START, END)
@@ -195,66 +219,9 @@ def test_a_slurm_without_accounts_says_so(on_cluster: SlurmCluster, site: str) -
     assert "this Slurm keeps no accounts: an administrator sets up slurmdbd" in done.output
 
 
-# --- what vendors have reported ------------------------------------------------------------------
-
-
-def booked(number: str, user: str, resource: str = "aer") -> BookedTime:
-    names = {"account": "chem", "user": user, "resource": resource}
-    return BookedTime(job=number, number=number, slot_seconds=10, **names)
-
-
-def reported(job: str, user: str, seconds: float, **others: str) -> VendorTime:
-    names = {"user": user, "job": job, "resource": "aer", "tag": f"{user}-{job}-{seconds}"}
-    return VendorTime(time=0.0, qpu_seconds=seconds, **(names | others))
-
-
-def test_vendors_seconds_go_to_the_jobs_of_the_ledgers_user_alone() -> None:
-    """A ledger that speaks of another's job, or of what the job did not hold, adds to nothing."""
-    once, copied = reported("1", "ada", 2.0), reported("1", "ada", 4.0)
-    lies = [reported("1", "eve", 8.0), reported("1", "ada", 16.0, resource="big")]
-    outside = reported("", "ada", 32.0)
-    entries = [booked("1", "ada"), booked("1", "ada"), booked("3", "ada", "big")]
-    found, others = with_vendor_times(entries, [once, copied, copied, *lies, outside])
-    assert [entry.qpu_seconds for entry in found] == [6.0, 0.0, 0.0]
-    assert others == 8.0 + 16.0 + 32.0
-    (total,) = slot_usage(found, ())
-    assert (total.slot_seconds, total.qpu_seconds) == (30, 6.0)
-
-
-def test_runs_are_found_at_any_depth_and_not_through_links(tmp_path: Path) -> None:
-    (tmp_path / "ada" / "runs" / "one" / "ledger").mkdir(parents=True)
-    (tmp_path / "eve").mkdir()
-    (tmp_path / "eve" / "ledger").symlink_to(tmp_path / "ada" / "runs" / "one" / "ledger")
-    (tmp_path / "eve" / "runs").symlink_to(tmp_path / "ada" / "runs")
-    assert find_runs([tmp_path, tmp_path / "ada"]) == [tmp_path / "ada" / "runs" / "one"]
-    with pytest.raises(InputError, match="nowhere is no folder"):
-        find_runs([tmp_path / "nowhere"])
-
-
-def test_a_ledger_that_cannot_be_read_keeps_nobody_from_the_others(
-    commands: Path, site: str, tmp_path: Path
-) -> None:
-    (tmp_path / "runs" / "new" / "ledger").mkdir(parents=True)
-    (tmp_path / "runs" / "new" / "ledger" / "qpu.1.log").mkdir()
-    done = usage(site, "--runs", str(tmp_path / "runs"), "--by=user", "--start=2026-01-01")
-    assert done.exit_code == 0
-    assert "left out: the ledger in" in done.stderr
-    assert ["ada", "2", "50", "0.00"] in [line.split() for line in done.stdout.splitlines()]
-
-
-SAMPLE = """
-import hybridflow as hf
-from qiskit import QuantumCircuit
-circuit = QuantumCircuit(1)
-circuit.measure_all()
-hf.Sampler().run([circuit], shots=5).result()
-"""
-
-
 def test_a_real_job_stands_in_the_books(
     site: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Slurm's seconds of its slots, and beside them the vendor's, from the ledger of its run."""
     with SlurmCluster(
         nodes=1, qpus={"aer": 2, "aer_b": 1}, licenses={"cloud": 2}, accounting=True
     ) as cluster:
@@ -263,28 +230,52 @@ def test_a_real_job_stands_in_the_books(
         config = cluster.run(["scontrol", "show", "config"]).stdout
         assert "gres/qpu,gres/qpu:aer,gres/qpu:aer_b,license/cloud" in config
         assert sums_of(usage(site, "--json")) == []
-        door = f"{sys.executable} -m hybridflow slot run --site {site} --resource aer --"
-        variables = {**os.environ, "HYBRIDFLOW_RUN": str(tmp_path / "runs" / "one")}
-        cluster.run(
-            [
-                *shlex.split("srun --gres=qpu:aer:2 --licenses=cloud:1"),
-                *(*shlex.split(door), sys.executable, "-c", SAMPLE),
-            ],
-            env={**variables, **cluster.environ},
-        )
+        cluster.run(shlex.split("srun --gres=qpu:aer:2 --licenses=cloud:1 sleep 1"))
         query = ["sacct", "-XnP", "--allusers", "--format=State,ElapsedRaw"]
         eventually(lambda: "COMPLETED|" in cluster.run(query).stdout)
         seconds = int(cluster.run(query).stdout.strip().partition("|")[2])
         assert seconds >= 1
         me = pwd.getpwuid(os.geteuid()).pw_name
         assert sums_of(usage(site, "--json", "--user", me)) == [
-            (me, "hybridflow", "aer", 1, 2 * seconds, None),
-            (me, "hybridflow", "cloud", 1, seconds, None),
-        ]
-        done = usage(site, "--by=user,resource", "--runs", str(tmp_path))
-        assert [line.split() for line in done.stdout.splitlines()[1:]] == [
-            ["user", "resource", "jobs", "slot", "seconds", "QPU", "seconds"],
-            [me, "aer", "1", str(2 * seconds), "1.50"],
-            [me, "cloud", "1", str(seconds), "0.00"],
+            (me, "hybridflow", "aer", 1, 2 * seconds),
+            (me, "hybridflow", "cloud", 1, seconds),
         ]
         assert "Invalid user id: nobody-here" in usage(site, "--user=nobody-here").output
+        check_vendors(cluster, tmp_path, me)
+
+
+QUANTUM_JOB = """
+from qiskit import QuantumCircuit
+import hybridflow as hf
+
+circuit = QuantumCircuit(1)
+circuit.measure_all()
+for shots in (100, 200):
+    hf.Sampler().run([circuit], shots=shots).result()
+"""
+VENDORS_SITE = """
+[qpu.aer]
+backend = "aer"
+seconds_per_job = 0.5
+[slurm.slots.aer]
+qpu = false
+gres = "qpu:aer:1"
+"""
+
+
+def check_vendors(cluster: SlurmCluster, folder: Path, user: str) -> None:
+    (folder / "vendors.toml").write_text(VENDORS_SITE)
+    (folder / "job.py").write_text(QUANTUM_JOB)
+    run = folder / "runs" / "one"
+    door = f"{sys.executable} -m hybridflow slot run --site {folder}/vendors.toml --"
+    cluster.run(
+        shlex.split(f"srun --gres=qpu:aer:1 {door} {sys.executable} {folder}/job.py"),
+        env={"HYBRIDFLOW_RUN": str(run)},
+    )
+
+    def billed() -> list[tuple[object, ...]]:
+        options = ("--json", "--by=resource", "--resource=aer", "--runs", str(run.parent))
+        (entry,) = json.loads(usage(f"{folder}/vendors.toml", *options).output)["usage"]
+        return [(entry["jobs"], entry["vendor_jobs"], entry["qpu_seconds"])]
+
+    eventually(lambda: billed() == [(2, 2, pytest.approx(1.0))])

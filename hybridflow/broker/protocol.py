@@ -57,7 +57,7 @@ __all__ = [
     "read_door",
 ]
 
-VERSION = 2
+VERSION = 3
 """Version of this file; a broker and its clients must have the same."""
 
 MAX_MESSAGE_BYTES = 128 * 2**20

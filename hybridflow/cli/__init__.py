@@ -78,6 +78,8 @@ def _exit_status(error: HybridflowError) -> int:
     lazy={
         "cluster": "hybridflow.cli.cluster:group",
         "doctor": "hybridflow.cli.doctor:command",
+        "env": "hybridflow.cli.env:group",
+        "init": "hybridflow.cli.init:command",
         "ledger": "hybridflow.cli.ledger:group",
         "qpu-emulator": "hybridflow.cli.qpu_emulator:command",
         "qpus": "hybridflow.cli.qpus:command",

@@ -2,8 +2,9 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,10 +13,10 @@ from hybridflow import environment
 from hybridflow.cli.table import echo_table
 
 if TYPE_CHECKING:
+    from hybridflow.broker.ledger.book import Book
     from hybridflow.broker.ledger.figures import QpuUsage, RunKey
     from hybridflow.slurm import SlotUsage
     from hybridflow.slurm.usage import SumBy
-    from hybridflow.slurm.vendor_usage import VendorTime
 
 __all__ = ["command"]
 
@@ -64,10 +65,10 @@ def _split(
 @click.option("--resource", "resources", multiple=True, metavar="NAME", help="Repeatable.")
 @click.option(
     "--runs",
-    "folders",
     multiple=True,
-    metavar="FOLDER",
-    help="Show vendors' QPU seconds besides, from the ledgers of all runs in it; repeatable.",
+    metavar="DIR",
+    type=click.Path(),
+    help="A run's folder, or one with runs in it: what vendors billed stands beside; repeatable.",
 )
 @click.option("--site", metavar="FILE", help="Site file [default: HYBRIDFLOW_SITE, or built in].")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -84,11 +85,11 @@ def command(
     the vendor bills them. They are in the ledgers of the runs' folders; without RUN_DIR, but with a
     key of runs alone, that is the run of HYBRIDFLOW_RUN.
 
-    Of slots, as Slurm's accounting has it: a slot second is one slot, held for one second. With
-    --runs, what vendors have reported stands beside it: as information, since a ledger is its
-    user's own file, and for jobs of that user alone. Only here are the options --start to --site of
-    use. TIME is a day, as in 2026-01-31, or has the hour besides, as in 2026-01-31T14:30; of a job
-    that is longer, only what lies between counts.
+    Of slots, as Slurm's accounting has it: a slot second is one slot, held for one second. Only
+    here are the options --start to --site of use. TIME is a day, as in 2026-01-31, or has the hour
+    besides, as in 2026-01-31T14:30; of a job that is longer, only what lies between counts. With
+    --runs, what vendors have billed to the brokers in these jobs stands beside, by the runs'
+    ledgers.
     """
     if not run_dirs and set(by) - set(_SLOT_KEYS):
         run_dirs = (_this_run(by),)
@@ -112,8 +113,7 @@ def _refuse(keys: Sequence[str], slots: dict[str, Any]) -> None:
     for key in keys:
         if key not in _RUN_KEYS:
             raise click.UsageError(f"--by {key} is for slots only; of runs: {', '.join(_RUN_KEYS)}")
-    names = {"users": "user", "accounts": "account", "resources": "resource", "folders": "runs"}
-    given = [names.get(name, name) for name, value in slots.items() if value and name != "site"]
+    given = [name.removesuffix("s") for name, value in slots.items() if value and name != "site"]
     if given:
         options = ", ".join(f"--{name}" for name in given)
         raise click.UsageError(f"{options}: for slots only, without RUN_DIR")
@@ -156,14 +156,13 @@ def _show_slots(
     users: tuple[str, ...],
     accounts: tuple[str, ...],
     resources: tuple[str, ...],
-    folders: tuple[str, ...],
+    runs: tuple[str, ...],
     site: str | None,
 ) -> None:
     import msgspec
 
     from hybridflow.site import load_site
-    from hybridflow.slurm import booked_times, slot_usage
-    from hybridflow.slurm.vendor_usage import with_vendor_times
+    from hybridflow.slurm import booked_times, slot_usage, vendor_times
 
     now = datetime.now().replace(microsecond=0)
     end = min(end or now, now)
@@ -171,33 +170,23 @@ def _show_slots(
     booked = booked_times(
         load_site(site), start, end, users=users, accounts=accounts, resources=resources
     )
-    others = 0.0
-    if folders:
-        booked, others = with_vendor_times(booked, _reported(folders, start, end))
-    usage = slot_usage(booked, keys)
+    usage = slot_usage(booked, keys, vendor_times(_books(runs)) if runs else None)
     if as_json:
         window = {"start": start.isoformat(), "end": end.isoformat()}
-        more = {"other_qpu_seconds": others} if folders else {}
-        click.echo(json.dumps({**window, "usage": msgspec.to_builtins(usage), **more}))
+        click.echo(json.dumps(window | {"usage": msgspec.to_builtins(usage)}))
         return
     click.echo(f"{start.isoformat()} to {end.isoformat()}")
-    columns = ("jobs", "slot seconds", *(["QPU seconds"] if folders else []))
+    columns = ("jobs", "slot seconds", *(("vendor jobs", "QPU seconds") if runs else ()))
     echo_table([(*keys, *columns), *(_slot_row(entry, keys) for entry in usage)])
-    if others:
-        click.echo(f"{others:.2f} QPU seconds of these runs are of no job shown here", err=True)
 
 
-def _reported(folders: Sequence[str], start: datetime, end: datetime) -> "list[VendorTime]":
-    from hybridflow.errors import LedgerError
-    from hybridflow.slurm.vendor_usage import find_runs, vendor_times
+def _books(folders: Sequence[str]) -> "Iterator[Book]":
+    from hybridflow.broker.ledger.book import Book
 
-    found = []
-    for run in find_runs(folders):
-        try:
-            found += vendor_times(run)
-        except LedgerError as error:  # one user's damaged file keeps nobody from the others
-            click.echo(f"left out: {error}", err=True)
-    return [time for time in found if start.timestamp() <= time.time < end.timestamp()]
+    for folder in map(Path, folders):
+        below = [] if (folder / "ledger").is_dir() else sorted(folder.glob("*/ledger"))
+        for run in [ledger.parent for ledger in below] or [folder]:
+            yield Book(run)
 
 
 def _month_of(end: datetime) -> datetime:
@@ -207,5 +196,7 @@ def _month_of(end: datetime) -> datetime:
 
 def _slot_row(usage: "SlotUsage", shown: Sequence[str]) -> tuple[str, ...]:
     names = (getattr(usage, key) or "-" for key in shown)
-    reported = () if usage.qpu_seconds is None else (f"{usage.qpu_seconds:.2f}",)
-    return (*names, str(usage.jobs), str(usage.slot_seconds), *reported)
+    row = (*names, str(usage.jobs), str(usage.slot_seconds))
+    if usage.qpu_seconds is None:
+        return row
+    return (*row, str(usage.vendor_jobs), f"{usage.qpu_seconds:.2f}")

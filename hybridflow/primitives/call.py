@@ -46,7 +46,16 @@ def call(
     if transpile:
         pubs = isa_pubs(pubs, description)
     admit(pubs, description, qiskit_target(description.target))
-    request = make_request(primitive, pubs, seed, options, key, priority)
+    request = make_request(
+        primitive,
+        pubs,
+        seed,
+        options,
+        key,
+        priority,
+        late_binding=description.capabilities.late_binding,
+        readable=description.capabilities.qpy,
+    )
     ticket = connection.submit(request) if pubs else _nothing(request, description)
     return Job(ticket, primitive, [pub.circuit.metadata for pub in pubs])
 

@@ -149,6 +149,7 @@ def _moment(time: float) -> str:
 def _figures(run: Timeline, result: Result) -> Iterator[_Figure]:
     """Return the figures that matter; a figure that is not known is left out."""
     yield from _energy(result)
+    yield from _finding(result)
     tasks = run.tasks
     quantum = sum(task.role == "quantum" for task in tasks)
     requests = sum(job.requests for job in run.jobs)
@@ -181,6 +182,14 @@ def _energy(result: Result) -> Iterator[_Figure]:
         good = abs(result.error_millihartree) <= CHEMICAL_ACCURACY
         note = f"{'within' if good else 'above'} chemical accuracy ({CHEMICAL_ACCURACY} mHa)"
         yield _Figure("Error", quantity(_ERROR, result.error_millihartree), note)
+
+
+def _finding(result: Result) -> Iterator[_Figure]:
+    if (found := result.finding) is not None:
+        note = "" if found.exact is None else f"exact: {found.exact:.6f} {found.unit}".rstrip()
+        name = shortened(redacted(found.quantity), 30)
+        value = f"{found.value:.6f} {found.unit}".rstrip()
+        yield _Figure(name.capitalize(), redacted(value), redacted(note))
 
 
 def _pictures(run: Timeline, arrangement: Arrangement, result: Result) -> Iterator[_Picture]:
