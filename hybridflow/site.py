@@ -13,7 +13,8 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 import msgspec
 
 from hybridflow import environment
-from hybridflow.backends.registry import backend_type
+from hybridflow.backends.interpreter import located
+from hybridflow.backends.registry import backend_names, backend_type
 from hybridflow.component import Component, check_line, check_walltime, check_word
 from hybridflow.errors import SiteError
 from hybridflow.records import OnUncertain, Record, Resource
@@ -251,8 +252,11 @@ class _Qpu(msgspec.Struct, frozen=True):
     batch_seconds: float = 60.0
     budget_seconds: float | None = None
     on_uncertain: OnUncertain = "ask"
+    interpreter: str | None = None
 
     def __post_init__(self) -> None:
+        if self.interpreter == "":
+            raise ValueError("`interpreter` is a path, and must not be empty")
         if self.tasks_per_slot < 1 or self.max_in_flight < 1:
             raise ValueError("`tasks_per_slot` and `max_in_flight` must be at least 1")
         if not 0 < self.batch_seconds < math.inf:
@@ -367,16 +371,28 @@ def _resource(name: str, table: dict[str, Any], file: Path) -> Resource:
     _check_name("qpu", name, file)
     common_keys = set(_Qpu.__struct_fields__)
     common = _convert({k: v for k, v in table.items() if k in common_keys}, _Qpu, file, place)
+    own = {key: value for key, value in table.items() if key not in common_keys}
+    options = _options(common, own, file, place)
+    fields = msgspec.structs.asdict(common)
+    if common.interpreter is not None:
+        fields["interpreter"] = str(located(common.interpreter, file.parent))
+    return Resource(name=name, options=options, **fields)
+
+
+def _options(
+    common: _Qpu, own: dict[str, Any], file: Path, place: tuple[str, ...]
+) -> dict[str, Any]:
+    if common.interpreter is not None and common.backend not in backend_names():
+        # Only that interpreter knows it: it says what is wrong when the backend is opened. Not now:
+        # a site file is read often, and where other resources of it are used.
+        return own
     try:
         kind = backend_type(common.backend)
     except SiteError as error:
-        raise SiteError(f"{file}: key `qpu.{name}.backend`: {error}") from error
-    own = {key: value for key, value in table.items() if key not in common_keys}
-    _refuse_unknown(own, kind.Options, file, place, extra=common_keys)
-    options = _convert(own, kind.Options, file, place)
-    return Resource(
-        name=name, options=msgspec.to_builtins(options), **msgspec.structs.asdict(common)
-    )
+        raise SiteError(f"{file}: key `{'.'.join(place)}.backend`: {error}") from error
+    _refuse_unknown(own, kind.Options, file, place, extra=set(_Qpu.__struct_fields__))
+    checked: dict[str, Any] = msgspec.to_builtins(_convert(own, kind.Options, file, place))
+    return checked
 
 
 def _refuse_unknown(

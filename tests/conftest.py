@@ -2,6 +2,7 @@
 
 import os
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,6 +29,13 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith(("HYBRIDFLOW_", "SLURM_", "QRMI_", "PARSL_", "DASK_")):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A folder of the test's own with a short name: the path of a socket has 107 bytes at most."""
+    with tempfile.TemporaryDirectory(prefix="hf-") as folder:
+        yield Path(folder)
 
 
 @pytest.fixture

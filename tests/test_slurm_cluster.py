@@ -243,12 +243,12 @@ def test_what_cannot_be_is_refused(arguments: dict[str, object], message: str) -
     ("name", "message"),
     [("full", "has something in it"), ("with blank", "Slurm allows"), ("x" * 80, "too long")],
 )
-def test_a_folder_that_cannot_be_used_is_refused(tmp_path: Path, name: str, message: str) -> None:
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "work").touch()
+def test_a_folder_that_cannot_be_used_is_refused(short_path: Path, name: str, message: str) -> None:
+    (short_path / "full").mkdir()
+    (short_path / "full" / "work").touch()
     with pytest.raises(InputError, match=message):
-        SlurmCluster(folder=tmp_path / name).start()
-    assert (tmp_path / "full" / "work").exists()
+        SlurmCluster(folder=short_path / name).start()
+    assert (short_path / "full" / "work").exists()
 
 
 def test_what_needs_a_running_cluster_says_so(slurm: SlurmCluster) -> None:

@@ -88,7 +88,8 @@ class Journal(Protocol):
         """Take note of a request; return what it need not be paid for again.
 
         A request may also be :class:`Attached` to a vendor job of this broker, or of another that
-        is at work. It is asked about once more when that job has ended.
+        is at work. It is asked about once more when that job has ended. One that has a key is given
+        its ``entry.identity``.
 
         Raises
         ------

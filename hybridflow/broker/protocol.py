@@ -62,7 +62,7 @@ __all__ = [
     "read_door",
 ]
 
-VERSION = 3
+VERSION = 4
 """Version of this file; a broker and its clients must have the same."""
 
 MAX_MESSAGE_BYTES = 128 * 2**20

@@ -64,6 +64,7 @@ class Recovery:
     def refused(self, job: VendorJob, error: HybridflowError) -> None:
         """Deal with a job that the vendor did not take."""
         self._outcomes.void(job, error)
+        self._intake.ended(job.tag)
         self._repeat_or_fail(job.work, error, was_billed=False, may_repeat=True)
 
     def failed(self, job: VendorJob, error: HybridflowError, *, may_repeat: bool) -> None:
@@ -179,9 +180,11 @@ class Recovery:
         # Whether the vendor has taken it, nobody can say.
         if self._is_free:
             self._outcomes.void(job, error)
+            self._intake.ended(job.tag)
             self._run_again_if_free(job.work, error)
             return
         advice = self._outcomes.uncertain(job)
+        self._intake.ended(job.tag)
         if self._resource.on_uncertain == "repeat":
             self._lanes.again.append(job.work)
         else:

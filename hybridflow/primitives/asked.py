@@ -44,7 +44,16 @@ class Asked:
         admit(pubs, description, qiskit_target(description.target))
         return pubs
 
-    def request(self, pubs: Pubs, insist: Insistence = "wait") -> Request:
+    def request(self, pubs: Pubs, description: Description, insist: Insistence = "wait") -> Request:
         """Return the request with PUBs that fit a resource."""
-        made = make_request(self.primitive, pubs, self.seed, self.options, self.key, self.priority)
+        made = make_request(
+            self.primitive,
+            pubs,
+            self.seed,
+            self.options,
+            self.key,
+            self.priority,
+            late_binding=description.capabilities.late_binding,
+            readable=description.capabilities.qpy,
+        )
         return made if insist == "wait" else msgspec.structs.replace(made, insist=insist)

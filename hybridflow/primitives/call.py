@@ -56,7 +56,7 @@ def _send(asked: Asked, resource: str | None) -> Ticket:
         return RoutedTicket(route, asked)
     connection = slot.connect(route.resources[0] if route else resource)
     description = connection.describe()
-    request = asked.request(asked.fitted(description))
+    request = asked.request(asked.fitted(description), description)
     return connection.submit(request) if asked.pubs else _nothing(request, description)
 
 

@@ -123,7 +123,8 @@ class RoutedTicket:
             chosen = self._claims.popleft()
         else:
             chosen, insist = self._choose()
-        ticket = chosen.connection.submit(self._asked.request(chosen.pubs, insist))
+        request = self._asked.request(chosen.pubs, chosen.description, insist)
+        ticket = chosen.connection.submit(request)
         self._ticket = ticket
         if self._cancelled.is_set():
             ticket.cancel()

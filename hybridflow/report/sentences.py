@@ -10,6 +10,7 @@ from hybridflow.labels import label, quantity, seconds
 from hybridflow.report.lanes import MOST_MARKS, Arrangement, Kind, Lane, items_of, place_of
 from hybridflow.report.redact import redacted, shortened
 from hybridflow.report.result import Control
+from hybridflow.report.thin import MOST_PHASES, MOST_ROUNDS
 from hybridflow.report.timeline import State, Task, Timeline, VendorJob, union_seconds
 
 __all__ = [
@@ -169,6 +170,19 @@ def drawing_words(arrangement: Arrangement) -> tuple[str, ...]:
     if arrangement.hidden_marks:
         hidden = quantity("", arrangement.hidden_marks)
         sentences.append(f"Only {MOST_MARKS} of these marks are drawn, {hidden} are not.")
+    return tuple(sentences)
+
+
+def thinned_words(phases: int, rounds: int) -> tuple[str, ...]:
+    """Return what was left out of the pictures of many phases or rounds; nothing if nothing was."""
+    sentences = []
+    if phases > MOST_PHASES:
+        sentences.append(f"Of {counted(phases, 'phase')}, the {MOST_PHASES} longest are drawn.")
+    if rounds > MOST_ROUNDS:
+        sentences.append(
+            f"Of {counted(rounds, 'round')}, the pictures below show the highest and the lowest of "
+            "each stretch."
+        )
     return tuple(sentences)
 
 
