@@ -23,7 +23,7 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
@@ -133,32 +133,16 @@ def run_in_slot(
             command, variables, folder=str(folder), lease=watch, grace_seconds=grace_seconds
         )
         stack.enter_context(keeper)
-        deadline = _deadline()
-
-        def start(slot: Slot, held: Credentials) -> _Seat:
-            credentials = held.read()
-            if credentials:
-                forbid_dumps()
-            token = environment.TOKEN in credentials
-            broker = BrokerProcess(
-                site.resource(slot.resource),
-                credentials,
-                folder,
-                deadline=deadline,
-                ended_jobs=_ended_jobs(slot.resource, job_ended),
-            )
-            slot = msgspec.structs.replace(slot, token=token, deadline=deadline)
-            _start(broker, credentials)
-            stack.callback(broker.kill)
-            return _Seat(slot, held, Charge(broker, slot.resource, credentials))
-
+        entrance = _Entrance(site, folder, _deadline(), job_ended)
+        seats: list[_Seat] = []
+        stack.callback(_end_brokers, seats)
         try:
             with _interruptible():
-                seats = _those_to_be_had(slots, held, start)
+                _take_seats(entrance, slots, held, seats)
         except _Stopped as stopped:
             return 128 + stopped.number
         write_slots([seat.slot for seat in seats], folder)
-        return _with_brokers(keeper, seats, deadline)
+        return _with_brokers(keeper, seats, entrance.deadline)
 
 
 class _Seat(NamedTuple):
@@ -168,15 +152,39 @@ class _Seat(NamedTuple):
     charge: Charge
 
 
-def _those_to_be_had(
-    slots: Sequence[Slot], held: Sequence[Credentials], start: Callable[[Slot, Credentials], _Seat]
-) -> list[_Seat]:
+class _Entrance(NamedTuple):
+    # What all slots of a folder have in common.
+    site: Site
+    folder: Path
+    deadline: float | None
+    job_ended: JobEnded
+
+    def enter(self, slot: Slot, held: Credentials) -> _Seat:
+        """Start the broker of a slot, with the resource's credentials."""
+        credentials = held.read()
+        if credentials:
+            forbid_dumps()
+        broker = BrokerProcess(
+            self.site.resource(slot.resource),
+            credentials,
+            self.folder,
+            deadline=self.deadline,
+            ended_jobs=_ended_jobs(slot.resource, self.job_ended),
+        )
+        _start(broker, credentials)
+        token = environment.TOKEN in credentials
+        entered = msgspec.structs.replace(slot, token=token, deadline=self.deadline)
+        return _Seat(entered, held, Charge(broker, slot.resource, credentials))
+
+
+def _take_seats(
+    entrance: _Entrance, slots: Sequence[Slot], held: Sequence[Credentials], seats: list[_Seat]
+) -> None:
     """Enter the slots; of a route's, those that can be had now."""
-    seats: list[_Seat] = []
     errors: list[HybridflowError] = []
     for slot, credentials in zip(slots, held, strict=True):
         try:
-            seats.append(start(slot, credentials))
+            seats.append(entrance.enter(slot, credentials))
         except (ResourceError, NoSlotError) as error:
             if len(slots) == 1:
                 raise
@@ -184,7 +192,11 @@ def _those_to_be_had(
             errors.append(error)
     if not seats:
         raise errors[0]
-    return seats
+
+
+def _end_brokers(seats: Sequence[_Seat]) -> None:
+    for seat in seats:
+        seat.charge.broker.kill()
 
 
 def _start(broker: BrokerProcess, credentials: Mapping[str, str]) -> None:

@@ -283,6 +283,18 @@ def test_a_wait_over_the_limit_falls_back_and_says_so(site: Open) -> None:
     assert first.cancelled()
 
 
+def test_in_a_slot_of_the_spare_one_alone_it_is_a_fallback(
+    site: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site(table("spare"))
+    monkeypatch.setattr(
+        slot, "route_here", lambda name: Route(name="r", any_of=(), fall_back="spare")
+    )
+    with pytest.warns(RouteWarning, match="can be had in this slot"):
+        found = origin(run())
+    assert found["fallback"] == "none of the route's other resources can be had in this slot"
+
+
 def test_one_that_cannot_be_had_is_done_without_until_it_can(site: Open) -> None:
     site(
         table("a", refuse_acquires=1),
@@ -366,6 +378,18 @@ def test_a_resumed_run_claims_what_was_paid_for_wherever_that_was(
     assert "QPU b" in page
     assert "requests by r" in page
     assert "a 4, b 1" in page
+
+
+def test_what_cannot_be_claimed_now_is_not_paid_for_again_unsaid(
+    site: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(environment.RUN, str(tmp_path / "run"))
+    both = route(any_of=["one", "two"], prefer="order")
+    site(table("one"), table("two"), both)
+    assert origin(run())["resource"] == "one"
+    site(table("one", refuse_acquires=9), table("two"), both)
+    with pytest.warns(RouteWarning, match=r"'one', which cannot be had now.* paid for again"):
+        assert origin(run())["resource"] == "two"
 
 
 def test_a_device_that_goes_offline_is_replaced_and_the_result_says_so(

@@ -53,6 +53,7 @@ from hybridflow.route import Route
 __all__ = ["RoutedTicket"]
 
 _PAID_BEFORE = "this run had it from there already"
+_NOT_HERE = "none of the route's other resources can be had in this slot"
 
 
 class RoutedTicket:
@@ -153,7 +154,7 @@ class RoutedTicket:
 
     def _fall_back(self, spare: Candidate) -> None:
         told = (f"{name}: {why}" for name, why in self._reasons.items() if name != spare.name)
-        self._fallback = "; ".join(told)
+        self._fallback = "; ".join(told) or _NOT_HERE
         kind = ", a simulator" if spare.description.capabilities.simulator else ""
         warnings.warn(
             f"a request of the route {self._route.name!r} falls back to {spare.name!r}{kind}: "
