@@ -87,6 +87,7 @@ def _exit_status(error: HybridflowError) -> int:
         "run": "hybridflow.cli.run:group",
         "slot": "hybridflow.cli.slot:group",
         "submit": "hybridflow.cli.submit:command",
+        "top": "hybridflow.cli.top:command",
         "usage": "hybridflow.cli.usage:command",
     },
     context_settings={"help_option_names": ["-h", "--help"]},
