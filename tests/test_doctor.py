@@ -257,6 +257,15 @@ def test_a_device_that_does_not_exist(site: Path) -> None:
     assert "no_such_device" in only(look(site), "backends").text
 
 
+def test_a_device_whose_credentials_only_slots_have(site: Path) -> None:
+    site.write_text('[qpu.fez]\nbackend = "ibm_runtime"\n')
+    finding = only(look(site), "backends", Level.HINT)
+    assert "there are no credentials for 'fez'" in finding.text
+    wrong = {"fez_QRMI_IBM_QCS_IAM_APIKEY": "a-key-without-an-instance"}
+    finding = only(look(site, **wrong), "backends")
+    assert "set `qpu.fez.instance`" in finding.text
+
+
 def test_tmpdir_points_nowhere(site: Path, tmp_path: Path) -> None:
     found = look(site, TMPDIR=str(tmp_path / "gone"))
     assert "another one" in only(found, "temporary_folder").text

@@ -1,13 +1,15 @@
 """Checks of the site file and of what it needs: packages, names, services."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, requires, version
 
+from hybridflow import environment
+from hybridflow.backends.discreet import discreet
 from hybridflow.backends.factory import make_backend, open_backend
 from hybridflow.doctor.finding import Finding, hint, ok, problem
 from hybridflow.doctor.surroundings import Surroundings
-from hybridflow.errors import HybridflowError, MissingExtraError
+from hybridflow.errors import HybridflowError, MissingExtraError, NoSlotError
 from hybridflow.grants import loses_variables
 from hybridflow.records import Capabilities, Resource
 
@@ -45,10 +47,11 @@ def resource_names(s: Surroundings) -> Iterator[Finding]:
 def backends(s: Surroundings) -> Iterator[Finding]:
     """Whether each resource's backend has its packages, and its service answers."""
     for resource in s.site.resources.values() if s.site else ():
-        yield _backend(resource, f"[qpu.{resource.name}]")
+        credentials = environment.credentials(s.environ, resource.name)
+        yield _backend(resource, credentials, f"[qpu.{resource.name}]")
 
 
-def _backend(resource: Resource, where: str) -> Finding:
+def _backend(resource: Resource, credentials: Mapping[str, str], where: str) -> Finding:
     missing = _missing_packages(resource.backend) if resource.interpreter is None else []
     if missing:
         return problem(
@@ -58,9 +61,15 @@ def _backend(resource: Resource, where: str) -> Finding:
             f"pip install 'hybridflow[{resource.backend}]'",
         )
     try:
-        found = _capabilities(resource)
+        found = _capabilities(resource, credentials)
     except MissingExtraError as error:
         return problem(str(error), where, "install what the message names")
+    except NoSlotError as error:
+        return hint(
+            f"{resource.name} cannot be asked from here what it can do: {error}",
+            where,
+            "nothing, where only slots have credentials; else what the message names",
+        )
     except HybridflowError as error:
         return problem(
             f"the backend {resource.backend!r} cannot be asked what it can do: {error}",
@@ -71,10 +80,9 @@ def _backend(resource: Resource, where: str) -> Finding:
     return ok(f"{resource.name}: {kind} behind the backend {resource.backend!r}", where)
 
 
-def _capabilities(resource: Resource) -> Capabilities:
-    if resource.interpreter is None:
-        return make_backend(resource, {}).capabilities
-    backend = open_backend(resource, {})
+def _capabilities(resource: Resource, credentials: Mapping[str, str]) -> Capabilities:
+    make = make_backend if resource.interpreter is None else open_backend
+    backend = discreet(make(resource, credentials), credentials)
     try:
         return backend.capabilities
     finally:

@@ -10,6 +10,7 @@ client's exception somewhere behind its own::
 """
 
 import enum
+import json
 from collections.abc import Iterable, Iterator
 
 from hybridflow.backends.ibm_runtime.caller import LateError
@@ -142,9 +143,15 @@ def typed(
     kind, transient = _kind(error, phase)
     if phase is Phase.CONNECTING and not issubclass(kind, AcquireError):
         kind = AcquireError
-    text = redact(f"{type(error).__name__}: {error}", secrets)
+    text = redact(_text(error), secrets)
     what = _what(kind, phase, transient=transient)
     return kind(f"{resource}: {what}: {text}", transient=transient, resource=resource)
+
+
+def _text(error: Exception) -> str:
+    if any(isinstance(link, json.JSONDecodeError) for link in _chain(error)):
+        return f"the answer is no JSON ({error}): is `url` right, or does a proxy answer?"
+    return f"{type(error).__name__}: {error}"
 
 
 def _what(kind: type[HybridflowError], phase: Phase, *, transient: bool) -> str:
