@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 from emulated import bell
-from family import eventually
 from pool_tasks import where_it_ran
 from qiskit import QuantumCircuit
 from qiskit.circuit.library import CXGate, Measure, SXGate
@@ -379,21 +378,6 @@ def test_a_resumed_run_claims_what_was_paid_for_wherever_that_was(
     assert "QPU b" in page
     assert "requests by r" in page
     assert "a 4, b 1" in page
-
-
-def test_a_call_shares_what_waits_under_its_key(
-    site: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv(environment.RUN, str(tmp_path / "run"))
-    slowly = {"seconds_per_job": 0.3, "max_pubs": 1}
-    site(table("one", **slowly), table("two", **slowly), route(any_of=["one", "two"]))
-    before = [run(), run()]  # both devices are busy
-    sampler = hf.Sampler(resource="r")
-    first = sampler.run([bell()], shots=9, key="energy")
-    eventually(lambda: len(first._ticket._left) == 1)  # it waits at one of them
-    second = sampler.run([bell()], shots=9, key="energy")
-    assert len({origin(job)["vendor_job_id"] for job in (first, second)}) == 1
-    assert len({origin(job)["vendor_job_id"] for job in (*before, second)}) == 3
 
 
 def test_what_cannot_be_claimed_now_is_not_paid_for_again_unsaid(
