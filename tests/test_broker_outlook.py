@@ -10,6 +10,8 @@ import pytest
 from device import Desk, Device, desks, names, request
 from family import eventually
 
+from hybridflow.broker.entry import Entry
+from hybridflow.broker.journal import Claimed, NoJournal
 from hybridflow.broker.work import Limits
 from hybridflow.errors import AcquireError, DeclinedError, ResourceError
 from hybridflow.records import Batch, Request
@@ -89,6 +91,35 @@ def test_what_only_claims_is_declined_where_nothing_is_known(make: Make) -> None
     with pytest.raises(DeclinedError):
         future.result(10)
     assert desk.device.batches == []
+
+
+class Keyed(NoJournal):
+    """Tells requests by their key, and has nothing for them."""
+
+    keeps = True
+
+    def admit(self, entry: Entry) -> Claimed | None:
+        entry.identity = (entry.request.key or "").encode()
+        return None
+
+    def knows(self, entry: Entry) -> bool:
+        entry.identity = (entry.request.key or "").encode()
+        return False
+
+
+def test_a_claim_waits_behind_one_with_its_key(make: Make) -> None:
+    desk = make(Device(), journal=Keyed())
+    desk.hold()
+    named = msgspec.structs.replace(request("a"), key="energy")
+    first = desk.submit(named)
+    claim = desk.submit(msgspec.structs.replace(named, id="second", insist="claim"))
+    other = msgspec.structs.replace(named, id="other", key="gradient", insist="claim")
+    with pytest.raises(DeclinedError):
+        desk.submit(other).result(10)
+    assert not claim.done()
+    assert desk.cancel(first)
+    with pytest.raises(DeclinedError):
+        claim.result(10)
 
 
 class _Broker:

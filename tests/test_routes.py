@@ -419,7 +419,6 @@ def test_a_device_that_goes_offline_is_replaced_and_the_result_says_so(
 SCRIPT = """
 import hybridflow as hf
 from emulated import bell
-from pool_tasks import where_it_ran
 from hybridflow.errors import HybridflowError
 
 def origin(**options):

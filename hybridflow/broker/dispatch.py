@@ -164,14 +164,14 @@ class Dispatcher:
     def outlook(self) -> Outlook:
         """Return what is to be expected of a request that comes now; in any thread, at once."""
         running = self._lanes.out
-        requests, work = self._queue.load
+        under_way, work = self._queue.load
         waiting = max(0.0, work - sum(job.load for job in running))
-        requests = max(0, requests - sum(len(job.work.entries) for job in running))
+        requests = max(0, under_way - sum(len(job.work.entries) for job in running))
         fixed, rate = self.allowance.own()
         is_refused = self._lanes.refusals.rest > 0 or self._vendor.is_lost
         return Outlook(
             online=not (is_refused or self._queue.closed),
-            keeps=self._journal.keeps and self._journal.has_places,
+            keeps=self._journal.keeps and (self._journal.has_places or under_way > 0),
             wait_seconds=self.allowance.ahead(running, requests, waiting),
             fixed_seconds=fixed,
             rate=rate,

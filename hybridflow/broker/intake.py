@@ -105,37 +105,41 @@ class Intake:
             if entry.state.final:
                 continue
             try:
-                if entry.request.insist == "claim" and not self._journal.knows(entry):
+                if entry.request.insist == "claim" and not self._may_claim(entry):
                     self._queue.settle(entry, _unknown(entry))
                     continue
                 claimed = self._journal.admit(entry)
             except HybridflowError as error:
                 self._outcomes.fail([entry], error)
                 continue
-            if claimed is None and entry.request.insist == "claim":
-                self._outcomes.fail([entry], _unknown(entry))
-            elif claimed is None:
+            if claimed is None:
                 self._wait(entry)
             elif isinstance(claimed, Reply):
                 self._outcomes.reply(entry, claimed)
             else:
                 self._attached.setdefault(claimed.tag, []).append(entry)
 
+    def _may_claim(self, entry: Entry) -> bool:
+        # Also what one with the same key will get that waits here.
+        return self._journal.knows(entry) or self._first_waiting(entry) is not None
+
     def _wait(self, entry: Entry) -> None:
-        first = self._first_with_its_key(entry)
-        if first is not entry:
+        first = self._first_waiting(entry)
+        if first is not None:
             self._behind.append((entry, first))
             return
+        if entry.request.insist == "claim":
+            self._outcomes.fail([entry], _unknown(entry))
+            return
+        if entry.identity:
+            self._first_of[entry.identity] = entry
         self._order.add(entry)
         self._gather.came(entry.request.client, entry.arrived)
 
-    def _first_with_its_key(self, entry: Entry) -> Entry:
-        if not entry.identity:
-            return entry
-        first = self._first_of.get(entry.identity)
-        if first is None or first.state.final:
-            first = self._first_of[entry.identity] = entry
-        return first
+    def _first_waiting(self, entry: Entry) -> Entry | None:
+        # The one with the same key that came before this one, and has no outcome yet.
+        first = self._first_of.get(entry.identity) if entry.identity else None
+        return None if first is None or first is entry or first.state.final else first
 
 
 def _unknown(entry: Entry) -> DeclinedError:

@@ -14,7 +14,7 @@ class Outlook(Record, frozen=True, kw_only=True):
         Whether the vendor takes jobs, as far as is known: not while the broker pauses after a
         refusal, and not while the way to the vendor is lost.
     keeps
-        Whether the run knows results, or vendor jobs, of this resource.
+        Whether there may be something that a request of the run could claim here.
     wait_seconds
         Time until a vendor job with the request would start: what runs and what waits comes first.
     fixed_seconds, rate

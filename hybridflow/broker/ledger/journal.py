@@ -141,6 +141,8 @@ class LedgerJournal:
         """
         self._read_for(entry)
         key = digest(entry.request, self._form)
+        if entry.request.key is not None:
+            entry.identity = key
         return self._claims.has_offers(key, entry.request, entry.arrived)
 
     def _read_for(self, entry: Entry) -> None:
