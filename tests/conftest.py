@@ -17,6 +17,16 @@ slurm = slurm_cluster(
 )
 """A real Slurm cluster for all tests that leave it as it was."""
 
+accounted = slurm_cluster(
+    scope="session",
+    nodes=1,
+    qpus={"aer": 2, "aer_b": 1},
+    licenses={"cloud": 2},
+    accounting=True,
+    settings={"AccountingStorageEnforce": "associations"},
+)
+"""One that keeps accounts: its database takes longer to make than all else of it."""
+
 # A job in the background of a shell ignores Ctrl-C, and one under nohup SIGHUP; so would every
 # program that a test starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)

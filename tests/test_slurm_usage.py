@@ -5,8 +5,10 @@ import os
 import pwd
 import re
 import shlex
+import shutil
 import stat
 import sys
+import time
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -106,10 +108,13 @@ def test_components_of_a_heterogeneous_job_are_one_job(commands: Path, site: str
 
 def test_what_vendors_billed_stands_beside_each_job_once(commands: Path, site: str) -> None:
     vendors = {
-        ("1", "aer"): VendorTime(vendor_jobs=2, qpu_seconds=3.5),
-        ("2", "cloud"): VendorTime(vendor_jobs=1, qpu_seconds=1.0),
-        ("8", "aer"): VendorTime(vendor_jobs=4, qpu_seconds=2.0),  # booked twice: it was requeued
-        ("99", "aer"): VendorTime(vendor_jobs=1, qpu_seconds=9.0),  # somebody else's
+        ("1", "aer", "ada"): VendorTime(vendor_jobs=2, qpu_seconds=3.5),
+        ("2", "cloud", "ada"): VendorTime(vendor_jobs=1, qpu_seconds=1.0),
+        # Booked twice: it was requeued.
+        ("8", "aer", "bob"): VendorTime(vendor_jobs=4, qpu_seconds=2.0),
+        ("99", "aer", "ada"): VendorTime(vendor_jobs=1, qpu_seconds=9.0),
+        # From a ledger of Eve's that speaks of Ada's job.
+        ("1", "aer", "eve"): VendorTime(vendor_jobs=1, qpu_seconds=9.0),
     }
     booked = booked_times(load_site(site), START, END)
     found = slot_usage(booked, ("user", "resource"), vendors)
@@ -127,7 +132,7 @@ def test_runs_that_are_none_are_named(commands: Path, site: str, tmp_path: Path)
     assert done.exit_code == 2
     assert f"there is no ledger in {tmp_path}" in done.output
     mixed = CliRunner().invoke(main, ["usage", "runs/one", "--runs", "runs"])
-    assert "--run: for slots only, without RUN_DIR" in mixed.output
+    assert "--runs: for slots only, without RUN_DIR" in mixed.output
 
 
 def test_sacct_is_told_what_is_asked_for(commands: Path, site: str) -> None:
@@ -220,28 +225,27 @@ def test_a_slurm_without_accounts_says_so(on_cluster: SlurmCluster, site: str) -
 
 
 def test_a_real_job_stands_in_the_books(
-    site: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    accounted: SlurmCluster, site: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with SlurmCluster(
-        nodes=1, qpus={"aer": 2, "aer_b": 1}, licenses={"cloud": 2}, accounting=True
-    ) as cluster:
-        for name, value in cluster.environ.items():
-            monkeypatch.setenv(name, value)
-        config = cluster.run(["scontrol", "show", "config"]).stdout
-        assert "gres/qpu,gres/qpu:aer,gres/qpu:aer_b,license/cloud" in config
-        assert sums_of(usage(site, "--json")) == []
-        cluster.run(shlex.split("srun --gres=qpu:aer:2 --licenses=cloud:1 sleep 1"))
-        query = ["sacct", "-XnP", "--allusers", "--format=State,ElapsedRaw"]
-        eventually(lambda: "COMPLETED|" in cluster.run(query).stdout)
-        seconds = int(cluster.run(query).stdout.strip().partition("|")[2])
-        assert seconds >= 1
-        me = pwd.getpwuid(os.geteuid()).pw_name
-        assert sums_of(usage(site, "--json", "--user", me)) == [
-            (me, "hybridflow", "aer", 1, 2 * seconds),
-            (me, "hybridflow", "cloud", 1, seconds),
-        ]
-        assert "Invalid user id: nobody-here" in usage(site, "--user=nobody-here").output
-        check_vendors(cluster, tmp_path, me)
+    for name, value in accounted.environ.items():
+        monkeypatch.setenv(name, value)
+    config = accounted.run(["scontrol", "show", "config"]).stdout
+    assert "gres/qpu,gres/qpu:aer,gres/qpu:aer_b,license/cloud" in config
+    time.sleep(1)  # jobs of other tests have ended before the second in which this one's begin
+    since = f"--start={datetime.now():%Y-%m-%dT%H:%M:%S}"
+    assert sums_of(usage(site, "--json", "--user=daemon")) == []
+    accounted.run(shlex.split("srun --job-name=a --gres=qpu:aer:2 --licenses=cloud:1 sleep 1"))
+    query = ["sacct", "-XnP", "--allusers", "--name=a", "--format=State,ElapsedRaw"]
+    eventually(lambda: "COMPLETED|" in accounted.run(query).stdout)
+    seconds = int(accounted.run(query).stdout.strip().partition("|")[2])
+    assert seconds >= 1
+    me = pwd.getpwuid(os.geteuid()).pw_name
+    assert sums_of(usage(site, "--json", since, "--user", me)) == [
+        (me, "hybridflow", "aer", 1, 2 * seconds),
+        (me, "hybridflow", "cloud", 1, seconds),
+    ]
+    assert "Invalid user id: nobody-here" in usage(site, "--user=nobody-here").output
+    check_vendors(accounted, tmp_path, since)
 
 
 QUANTUM_JOB = """
@@ -263,7 +267,7 @@ gres = "qpu:aer:1"
 """
 
 
-def check_vendors(cluster: SlurmCluster, folder: Path, user: str) -> None:
+def check_vendors(cluster: SlurmCluster, folder: Path, since: str) -> None:
     (folder / "vendors.toml").write_text(VENDORS_SITE)
     (folder / "job.py").write_text(QUANTUM_JOB)
     run = folder / "runs" / "one"
@@ -274,8 +278,14 @@ def check_vendors(cluster: SlurmCluster, folder: Path, user: str) -> None:
     )
 
     def billed() -> list[tuple[object, ...]]:
-        options = ("--json", "--by=resource", "--resource=aer", "--runs", str(run.parent))
+        options = ("--json", since, "--by=resource", "--resource=aer", "--runs", str(run.parent))
         (entry,) = json.loads(usage(f"{folder}/vendors.toml", *options).output)["usage"]
         return [(entry["jobs"], entry["vendor_jobs"], entry["qpu_seconds"])]
 
     eventually(lambda: billed() == [(2, 2, pytest.approx(1.0))])
+    shutil.copytree(run, run.with_name("copy"))
+    assert billed() == [(2, 2, pytest.approx(1.0))]
+    if os.geteuid() == 0:
+        for ledger in run.parent.glob("*/ledger"):
+            os.chown(ledger, pwd.getpwnam("daemon").pw_uid, -1)
+        assert billed() == [(2, 0, 0.0)], "a ledger of another user's speaks of no job of this one"

@@ -6,6 +6,9 @@
            ├──► a vendor job under way has it ────────► attached to that job, until it has ended
            ├──► one with the same key waits already ──► behind that one, until it goes out, or fails
            └──► none of these ────────────────────────► the fair order
+
+A request that can go elsewhere, to another resource of its route, is declined instead: one that
+only claims what was paid for, where nothing was; and those that wait while the vendor takes none.
 """
 
 import weakref
@@ -17,7 +20,7 @@ from hybridflow.broker.gather import Gather
 from hybridflow.broker.journal import Journal
 from hybridflow.broker.outcomes import Outcomes
 from hybridflow.broker.queue import Queue
-from hybridflow.errors import HybridflowError
+from hybridflow.errors import DeclinedError, HybridflowError
 from hybridflow.records import JobState, Reply
 
 __all__ = ["Intake"]
@@ -85,16 +88,33 @@ class Intake:
         """Take out the requests that are attached to a vendor job."""
         return self._attached.pop(tag, [])
 
+    def decline(self, entries: Iterable[Entry], why: HybridflowError) -> list[Entry]:
+        """Give back those that can go elsewhere, and all that wait and can; return the others."""
+        entries = list(entries)
+        movable = [entry for entry in entries if entry.request.insist == "try"]
+        self.turn()
+        waiting = [entry for entry in self._order if entry.request.insist == "try"]
+        for entry in waiting:
+            self._order.remove(entry)
+        declined = DeclinedError(f"{why} (nothing was begun)", resource=why.resource)
+        self._outcomes.fail([*movable, *waiting], declined)
+        return [entry for entry in entries if entry.request.insist != "try"]
+
     def _admit(self, entries: Iterable[Entry]) -> None:
         for entry in entries:
             if entry.state.final:
                 continue
             try:
+                if entry.request.insist == "claim" and not self._journal.knows(entry):
+                    self._queue.settle(entry, _unknown(entry))
+                    continue
                 claimed = self._journal.admit(entry)
             except HybridflowError as error:
                 self._outcomes.fail([entry], error)
                 continue
-            if claimed is None:
+            if claimed is None and entry.request.insist == "claim":
+                self._outcomes.fail([entry], _unknown(entry))
+            elif claimed is None:
                 self._wait(entry)
             elif isinstance(claimed, Reply):
                 self._outcomes.reply(entry, claimed)
@@ -116,3 +136,7 @@ class Intake:
         if first is None or first.state.final:
             first = self._first_of[entry.identity] = entry
         return first
+
+
+def _unknown(entry: Entry) -> DeclinedError:
+    return DeclinedError(f"nothing of request {entry.request.id} was paid for here")

@@ -113,7 +113,8 @@ def _refuse(keys: Sequence[str], slots: dict[str, Any]) -> None:
     for key in keys:
         if key not in _RUN_KEYS:
             raise click.UsageError(f"--by {key} is for slots only; of runs: {', '.join(_RUN_KEYS)}")
-    given = [name.removesuffix("s") for name, value in slots.items() if value and name != "site"]
+    names = {"users": "user", "accounts": "account", "resources": "resource"}
+    given = [names.get(name, name) for name, value in slots.items() if value and name != "site"]
     if given:
         options = ", ".join(f"--{name}" for name in given)
         raise click.UsageError(f"{options}: for slots only, without RUN_DIR")

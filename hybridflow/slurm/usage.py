@@ -11,9 +11,11 @@ The QPU seconds that a vendor bills are not in Slurm. They stand in the ledgers 
 belong to their users: information, no account.
 """
 
+import pwd
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime
+from pathlib import Path
 from typing import Literal, get_args
 
 from hybridflow.broker.ledger.book import Book
@@ -161,8 +163,11 @@ def booked_times(
     return [entry for entry in booked if not resources or entry.resource in resources]
 
 
-def vendor_times(books: Iterable[Book]) -> dict[tuple[str, str], VendorTime]:
-    """Return what vendors have billed, by the Slurm job of the broker and its resource.
+def vendor_times(books: Iterable[Book]) -> dict[tuple[str, str, str], VendorTime]:
+    """Return what vendors have billed, by the Slurm job of the broker, its resource and user.
+
+    A user could write anything into a ledger of his own. So it speaks for jobs of the user alone
+    whom its folder belongs to, and a vendor job of which there are copies counts once.
 
     Parameters
     ----------
@@ -172,22 +177,33 @@ def vendor_times(books: Iterable[Book]) -> dict[tuple[str, str], VendorTime]:
     Returns
     -------
     dict
-        By ``(SLURM_JOB_ID, resource)``; brokers outside Slurm are left out.
+        By ``(SLURM_JOB_ID, resource, user)``; brokers outside Slurm are left out.
     """
-    found: dict[tuple[str, str], VendorTime] = {}
+    found: dict[tuple[str, str, str], VendorTime] = {}
+    seen: set[tuple[str, str]] = set()
     for book in books:
+        user = _owner(book.run / "ledger")
         for job in book.state.jobs.values():
-            key = job.opened.owner.slurm_job, job.opened.resource
-            if key[0]:
+            key = job.opened.owner.slurm_job, job.opened.resource, user
+            if key[0] and (user, job.tag) not in seen:
+                seen.add((user, job.tag))
                 cost = VendorTime(vendor_jobs=1, qpu_seconds=job.usage.qpu_seconds)
                 found[key] = found.get(key, VendorTime()) + cost
     return found
 
 
+def _owner(folder: Path) -> str:
+    number = folder.stat().st_uid
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:  # an account that is gone
+        return str(number)
+
+
 def slot_usage(
     booked: Collection[BookedTime],
     by: Collection[SumBy],
-    vendors: Mapping[tuple[str, str], VendorTime] | None = None,
+    vendors: Mapping[tuple[str, str, str], VendorTime] | None = None,
 ) -> list[SlotUsage]:
     """Return the sums of booked times, one for each combination of what is told apart.
 
@@ -211,11 +227,11 @@ def slot_usage(
 def _sum(
     key: tuple[str | None, ...],
     entries: Collection[BookedTime],
-    vendors: Mapping[tuple[str, str], VendorTime] | None,
+    vendors: Mapping[tuple[str, str, str], VendorTime] | None,
 ) -> SlotUsage:
     user, account, resource = key
     # A job that was requeued is booked once a run, and has one number.
-    numbers = {(entry.number, entry.resource) for entry in entries}
+    numbers = {(entry.number, entry.resource, entry.user) for entry in entries}
     known = vendors or {}
     cost = sum((known[number] for number in numbers if number in known), VendorTime())
     return SlotUsage(

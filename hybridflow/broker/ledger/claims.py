@@ -75,12 +75,18 @@ class Claims:
                 return found
         return None
 
+    def has_offers(self, key: bytes, request: Request, arrived: float) -> bool:
+        """Whether there is something for a request with this digest; it need not be admitted."""
+        return next(self._pooled(key, request, arrived), None) is not None
+
     def _offers(self, request: Request, arrived: float) -> Iterator[Place]:
-        state = self._notes.state
-        record = state.requests[request.id]
+        record = self._notes.state.requests[request.id]
         if record.place is not None:  # it was sent before, and asks again
             yield record.place
-        pool = state.pools.get(record.admitted.digest)
+        yield from self._pooled(record.admitted.digest, request, arrived)
+
+    def _pooled(self, key: bytes, request: Request, arrived: float) -> Iterator[Place]:
+        pool = self._notes.state.pools.get(key)
         if pool is None:
             return
         for holder in pool.holders():
@@ -92,7 +98,7 @@ class Claims:
             elif ended_well is False:
                 self._release(holder)
         yield from pool.offers(request.client)
-        if state.look_at_others():
+        if self._notes.state.look_at_others():
             yield from pool.offers(request.client)
 
     def _take(self, request: Request, place: Place) -> Claimed | None:

@@ -117,8 +117,7 @@ class LedgerJournal:
         UncertainError
             If it may have been paid for, which a person has to look up.
         """
-        if entry.arrived > self._notes.read_at:
-            self._notes.read(strict=True)
+        self._read_for(entry)
         request = entry.request
         known = self._notes.state.requests.get(request.id)
         if known is None or known.opened is not self._notes.opened:
@@ -126,6 +125,27 @@ class LedgerJournal:
         if request.key is not None:
             entry.identity = self._notes.state.requests[request.id].admitted.digest
         return self._claims.claim(request, entry.arrived)
+
+    @property
+    def has_places(self) -> bool:
+        """Whether the run knows any results or vendor jobs, of whichever resource."""
+        return bool(self._notes.state.pools)
+
+    def knows(self, entry: Entry) -> bool:
+        """Whether there is something that a request may claim.
+
+        Raises
+        ------
+        LedgerError
+            If the run's ledger was written by a newer version.
+        """
+        self._read_for(entry)
+        key = digest(entry.request, self._form)
+        return self._claims.has_offers(key, entry.request, entry.arrived)
+
+    def _read_for(self, entry: Entry) -> None:
+        if entry.arrived > self._notes.read_at:
+            self._notes.read(strict=True)
 
     def _admit(self, request: Request) -> None:
         self._notes.note(
