@@ -217,7 +217,9 @@ class Reception:
     # Who has gone
 
     def ended(self, identity: bytes) -> None:
-        """Note that a client's process has ended."""
+        """Note that a client's process has ended; nothing, if it had said goodbye."""
+        if identity not in self._clients:
+            return
         _log.info("the process of client %s has ended", identity.hex())
         self._broker.part(self._clients[identity].info)
         self._part(identity, self._broker.abandon)
