@@ -27,6 +27,7 @@ __all__ = [
     "Iteration",
     "PhaseEnded",
     "PhaseStarted",
+    "RequestRouted",
     "RunEnded",
     "RunStarted",
     "TaskEnded",
@@ -137,6 +138,15 @@ class VendorJobEnded(Event, frozen=True, kw_only=True, tag="vendor_job_ended"):
     error: str = ""
 
 
+class RequestRouted(Event, frozen=True, kw_only=True, tag="request_routed"):
+    """A request has a result by a route; `fallback` says why it fell back, and is empty else."""
+
+    route: str
+    resource: str
+    simulator: bool
+    fallback: str = ""
+
+
 class Iteration(Event, frozen=True, kw_only=True, tag="iteration"):
     """An iterative workflow finished a round; `values` are the figures that it reports."""
 
@@ -155,6 +165,7 @@ AnyEvent = (
     | BrokerStopped
     | VendorJobStarted
     | VendorJobEnded
+    | RequestRouted
     | Iteration
 )
 

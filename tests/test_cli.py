@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 import hybridflow
 from hybridflow import errors
 from hybridflow.cli import main
-from hybridflow.slot import Origin, Slot, write_slot
+from hybridflow.slot import Origin, Slot, write_slots
 
 
 def invoke(*arguments: str) -> Result:
@@ -161,13 +161,15 @@ def test_show_as_json() -> None:
         "slots": 1,
         "token": False,
         "deadline": None,
+        "route": None,
+        "resources": ["aer"],
         "site": "laptop (built in)",
         "site_file": None,
     }
 
 
 def test_show_inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_slot(Slot(resource="q", backend="fake", origin=Origin.SLURM), tmp_path)
+    write_slots([Slot(resource="q", backend="fake", origin=Origin.SLURM)], tmp_path)
     monkeypatch.setenv("HYBRIDFLOW_BROKER", str(tmp_path))
     shown = json.loads(invoke("slot", "show", "--json").output)
     assert (shown["resource"], shown["inside"], shown["folder"]) == ("q", True, str(tmp_path))

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from hybridflow.cli import main
 from hybridflow.doctor import CHECKS, Finding, Level, Surroundings, examine
 from hybridflow.errors import SlurmError
-from hybridflow.slot import Origin, Slot, write_slot
+from hybridflow.slot import Origin, Slot, write_slots
 from hybridflow.slurm.cluster import SlurmCluster
 
 SITE = """
@@ -283,7 +283,7 @@ def test_variables_of_ours(site: Path, tmp_path: Path) -> None:
 
 def test_inside_a_slot(site: Path, tmp_path: Path) -> None:
     slot = Slot(resource="aer_a", backend="aer", origin=Origin.SITE, folder=str(tmp_path))
-    write_slot(slot, tmp_path)
+    write_slots([slot], tmp_path)
     found = look(site, HYBRIDFLOW_BROKER=str(tmp_path))
     assert "in a slot of aer_a" in found["variables"][0].text
 

@@ -79,6 +79,7 @@ def _exit_status(error: HybridflowError) -> int:
         "cluster": "hybridflow.cli.cluster:group",
         "dashboard": "hybridflow.cli.dashboard:command",
         "doctor": "hybridflow.cli.doctor:command",
+        "env": "hybridflow.cli.env:group",
         "init": "hybridflow.cli.init:command",
         "ledger": "hybridflow.cli.ledger:group",
         "qpu-emulator": "hybridflow.cli.qpu_emulator:command",

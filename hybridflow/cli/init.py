@@ -22,15 +22,10 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 _QRMI_CONFIG = "/etc/slurm/qrmi_config.json"
-_EXAMPLES = """\b
-Examples:
-  hybridflow init
-  hybridflow init configs/mine.toml --backend aer
-  hybridflow doctor --site site.toml
-"""
+_EXAMPLE = "Example: hybridflow init configs/mine.toml --backend aer"
 
 
-@click.command("init", epilog=_EXAMPLES)
+@click.command("init", epilog=_EXAMPLE)
 @click.argument("file", default="site.toml", type=click.Path(path_type=Path))
 @click.option(
     "--backend", metavar="TYPE", help="Type of the QPUs of which nothing here says what they are."

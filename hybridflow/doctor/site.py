@@ -4,12 +4,12 @@ import re
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, requires, version
 
-from hybridflow.backends.factory import make_backend
+from hybridflow.backends.factory import make_backend, open_backend
 from hybridflow.doctor.finding import Finding, hint, ok, problem
 from hybridflow.doctor.surroundings import Surroundings
 from hybridflow.errors import HybridflowError, MissingExtraError
 from hybridflow.grants import loses_variables
-from hybridflow.records import Resource
+from hybridflow.records import Capabilities, Resource
 
 __all__ = ["backends", "resource_names", "site_file"]
 
@@ -49,7 +49,7 @@ def backends(s: Surroundings) -> Iterator[Finding]:
 
 
 def _backend(resource: Resource, where: str) -> Finding:
-    missing = _missing_packages(resource.backend)
+    missing = _missing_packages(resource.backend) if resource.interpreter is None else []
     if missing:
         return problem(
             f"the backend {resource.backend!r} needs packages that are not installed: "
@@ -58,7 +58,7 @@ def _backend(resource: Resource, where: str) -> Finding:
             f"pip install 'hybridflow[{resource.backend}]'",
         )
     try:
-        found = make_backend(resource, {}).capabilities
+        found = _capabilities(resource)
     except MissingExtraError as error:
         return problem(str(error), where, "install what the message names")
     except HybridflowError as error:
@@ -69,6 +69,16 @@ def _backend(resource: Resource, where: str) -> Finding:
         )
     kind = "a simulator" if found.simulator else "a device"
     return ok(f"{resource.name}: {kind} behind the backend {resource.backend!r}", where)
+
+
+def _capabilities(resource: Resource) -> Capabilities:
+    if resource.interpreter is None:
+        return make_backend(resource, {}).capabilities
+    backend = open_backend(resource, {})
+    try:
+        return backend.capabilities
+    finally:
+        backend.release()
 
 
 def _missing_packages(extra: str) -> list[str]:

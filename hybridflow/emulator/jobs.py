@@ -212,6 +212,10 @@ class Jobs:
             None,
         )
 
+    def all(self) -> Iterable[Job]:
+        """Return all jobs, the oldest first."""
+        return self._jobs.values()
+
     def log(self, account: str | None) -> Iterable[Execution]:
         """Return a line a job of this account; None: of all."""
         return (job.execution() for job in self._jobs.values() if account in (None, job.account))

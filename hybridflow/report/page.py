@@ -36,6 +36,7 @@ from hybridflow.report.sentences import (
     error_words,
     faults,
     percent,
+    route_words,
     size_words,
     status,
     thinned_words,
@@ -139,9 +140,10 @@ def _facts(run: Timeline, result: Result) -> tuple[tuple[str, str], ...]:
         "qubits": result.qubits,
         "seed": result.seed,
         "started": None if run.began is None else _moment(run.began),
+        **{f"requests by {route}": words for route, words in route_words(run).items()},
     }
     known = ((name, str(value)) for name, value in told.items() if value is not None)
-    return tuple((name, shortened(redacted(value), 60)) for name, value in known)
+    return tuple((redacted(name), shortened(redacted(value), 60)) for name, value in known)
 
 
 def _moment(time: float) -> str:
