@@ -109,6 +109,22 @@ def test_vqe_stops_after_its_evaluations(tmp_path: Path) -> None:
     assert len(outcome.finding.details["history"]) == outcome.requests == 5
 
 
+def test_ctrl_c_ends_the_optimizer_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It runs in a thread, which no engine can end: to its end it would take many minutes."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hybridflow.progress.Phase.watch", interrupt)
+    asked = VQEParameters(
+        model="ising", layers=3, optimizer="cobyla", evaluations=10**6, precision=1e-3
+    )
+    with pytest.raises(KeyboardInterrupt):
+        run_vqe(asked, place(tmp_path))
+    ended = [each for each in read_events(tmp_path / "local") if isinstance(each, RunEnded)]
+    assert [each.error for each in ended] == ["KeyboardInterrupt: "]
+
+
 def test_a_sweep_becomes_few_pubs(tmp_path: Path) -> None:
     site = tmp_path / "site.toml"
     site.write_text('[qpu.slow]\nbackend = "aer"\nseconds_per_job = 0.5\n')

@@ -26,6 +26,7 @@ from hybridflow.records import Record
 from hybridflow.site import load_site
 from hybridflow_workflows.folder import (
     default_output,
+    give_up,
     new_folder,
     recorded,
     report,
@@ -166,8 +167,12 @@ class Run:
         """Run quantum tasks side by side, one for each tuple of arguments; return their results."""
         with self.display.phase(phase) as shown:
             futures = [self.pools.quantum.submit(task, *arguments) for arguments in calls]
-            shown.watch(futures)
-            return [future.result() for future in futures]
+            try:
+                shown.watch(futures)
+                return [future.result() for future in futures]
+            except BaseException:  # also Ctrl-C: nobody waits for the others any more
+                give_up(self.folder)
+                raise
 
 
 def carry_out(

@@ -232,7 +232,9 @@ class _Energies:
     def _ask(self, points: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
         from hybridflow.events import Iteration, event_log
         from hybridflow.primitives import Estimator
+        from hybridflow_workflows.folder import check_wanted
 
+        check_wanted()
         if len(self._seen) == self._asked.evaluations:
             raise _Enough
         # Each call has shots of its own: an optimizer that sees one noise over and over fits it.
