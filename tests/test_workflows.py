@@ -175,7 +175,17 @@ def test_the_command_prints_the_result_beside_the_exact_one(tmp_path: Path) -> N
     [
         (run_vqe, VQEParameters(model="he"), "--model must be one of h2, ising"),
         (run_vqe, VQEParameters(qubits=99), "--qubits must be between 2 and 16"),
-        (run_vqe, VQEParameters(precision=float("nan")), "--precision must be at least 0, not nan"),
+        (
+            run_vqe,
+            VQEParameters(precision=float("nan")),
+            "--precision must be at least 0 and finite, not nan",
+        ),
+        (run_vqe, VQEParameters(seed=-1), "--seed must be at least 0, not -1"),
+        (
+            run_zne,
+            ZNEParameters(time=float("inf")),
+            "--time must be at least 0 and finite, not inf",
+        ),
         (run_sweep, SweepParameters(points=1), "--points must be at least 2"),
         (run_zne, ZNEParameters(scales=(1, 2)), "different odd numbers, like 1,3,5; not 1,2"),
         (run_zne, ZNEParameters(shots=0), "--shots must be at least 1"),

@@ -10,6 +10,7 @@ A workflow is a function `steps` from a :class:`Run` to a :class:`Finding`; the 
 """
 
 import importlib.metadata
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -265,7 +266,7 @@ def _outcome(
 
 
 def require_at_least(**bounds: tuple[float, float]) -> None:
-    """Refuse parameters below a bound: ``require_at_least(shots=(shots, 1))``.
+    """Refuse parameters below a bound, and infinite ones: ``require_at_least(shots=(shots, 1))``.
 
     Raises
     ------
@@ -273,9 +274,10 @@ def require_at_least(**bounds: tuple[float, float]) -> None:
         For the first that is.
     """
     for name, (value, least) in bounds.items():
-        if not value >= least:
+        if not least <= value < math.inf:
+            finite = "" if isinstance(value, int) else " and finite"
             option = "--" + name.replace("_", "-")
-            raise InputError(f"{option} must be at least {least:g}, not {value:g}")
+            raise InputError(f"{option} must be at least {least:g}{finite}, not {value:g}")
 
 
 def checked_engine(engine: str) -> str:

@@ -115,6 +115,8 @@ def run_vqe(
         layers=(parameters.layers, 1),
         evaluations=(parameters.evaluations, 1),
         precision=(parameters.precision, 0),
+        field=(parameters.field, 0),
+        seed=(parameters.seed, 0),
     )
     return carry_out("vqe", parameters, place, partial(_steps, parameters), display=display)
 
