@@ -134,7 +134,7 @@ def _resources(found: Found) -> Iterator[str]:
         mark = "" if kind else "# "
         yield f"{mark}[qpu.{_key(one.name)}]"
         yield f'{mark}backend = "{kind or "…"}"'
-        if kind == _QRMI:
+        if told in KINDS:
             yield f'type = "{told}"'
     for name in found.uncounted():
         yield from _uncounted(found, name)
@@ -151,7 +151,7 @@ def _uncounted(found: Found, name: str) -> Iterator[str]:
     yield "# Defined in the file of QRMI; Slurm counts no slots of it."
     yield f"[qpu.{_key(name)}]"
     yield f'backend = "{kind}"'
-    if kind == _QRMI:
+    if found.types[name] in KINDS:
         yield f'type = "{found.types[name]}"'
         yield "# The file has keys in it: nobody else may be able to read it."
         yield f"config = {json.dumps(found.config)}"

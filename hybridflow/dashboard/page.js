@@ -54,7 +54,7 @@ function busy(part) {
   return both;
 }
 
-function status(run) {
+function standing(run) {
   if (run.began === null) return "no event yet";
   const took = seconds(run.last - run.began);
   if (run.ended) return run.error ? `failed after ${took}: ${run.error}` : `ended well after ${took}`;
@@ -66,7 +66,7 @@ function status(run) {
 function show(run) {
   const what = run.workflow ? `${run.workflow} on ${run.resource} (${run.engine})` : "no workflow";
   document.title = element("title").textContent = `${run.name}: ${what}`;
-  element("status").textContent = status(run);
+  element("status").textContent = standing(run);
   element("status").className = run.error ? "failed" : "";
   element("trouble").hidden = !run.trouble;
   element("trouble").textContent = run.trouble && `Slurm: ${run.trouble}`;
