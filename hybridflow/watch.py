@@ -18,6 +18,7 @@ from typing import Any
 
 import msgspec
 
+from hybridflow import environment
 from hybridflow.environment import Role
 from hybridflow.errors import InputError
 from hybridflow.events import (
@@ -36,7 +37,25 @@ from hybridflow.events import (
     VendorJobStarted,
 )
 
-__all__ = ["QpuView", "RunWatch", "Snapshot", "WorkerView"]
+__all__ = ["QpuView", "RunWatch", "Snapshot", "WorkerView", "newest_run"]
+
+_RUNS = "runs"
+
+
+def newest_run() -> Path:
+    """Return the folder of the run in ``HYBRIDFLOW_RUN``, or of the newest one in ``runs/``.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    """
+    if named := os.environ.get(environment.RUN):
+        return Path(named)
+    folders = [path for path in Path(_RUNS).glob("*") if any(path.glob("events-*.jsonl"))]
+    if not folders:
+        raise InputError(f"there is no run in {_RUNS}/: name the folder of one")
+    return max(folders, key=lambda path: path.stat().st_mtime)
 
 
 class QpuView(msgspec.Struct, kw_only=True):

@@ -77,6 +77,7 @@ def _exit_status(error: HybridflowError) -> int:
     cls=_Main,
     lazy={
         "cluster": "hybridflow.cli.cluster:group",
+        "dashboard": "hybridflow.cli.dashboard:command",
         "doctor": "hybridflow.cli.doctor:command",
         "env": "hybridflow.cli.env:group",
         "init": "hybridflow.cli.init:command",

@@ -2,32 +2,22 @@
 
 ::
 
-    the run's events (watch.py)  ──┐
-    Slurm (slurm/qpus.py), asked ──┼──►  top_view.py  ──►  rich's Live
-    beside it every few seconds  ──┘
+    the run's events (watch.py) ──┐
+                                  ├──►  top_view.py  ──►  rich's Live
+    Slurm (slurm/poll.py)       ──┘
 """
 
-import os
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from hybridflow import environment
-from hybridflow.errors import InputError, SlurmError
-
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from hybridflow.site import Site
-    from hybridflow.slurm import QpuState
-
 __all__ = ["command"]
 
-_RUNS = "runs"
-_SLURM_SECONDS = 10.0
 _EXAMPLES = """\b
 Examples:
   hybridflow top
@@ -59,11 +49,12 @@ def command(run_dir: Path | None, site: str | None, interval: float, once: bool)
 
     from hybridflow.cli.top_view import frame
     from hybridflow.site import load_site
-    from hybridflow.watch import RunWatch
+    from hybridflow.slurm.poll import SlurmPoll
+    from hybridflow.watch import RunWatch, newest_run
 
-    folder = run_dir or _default()
+    folder = run_dir or newest_run()
     watch = RunWatch(folder)
-    slurm = _Slurm(load_site(site))
+    slurm = SlurmPoll(load_site(site))
     console = Console(highlight=False)
 
     def look() -> "tuple[RenderableType, bool]":
@@ -87,53 +78,3 @@ def command(run_dir: Path | None, site: str | None, interval: float, once: bool)
         except KeyboardInterrupt:
             pass  # how one leaves a page that goes on
         console.print(look()[0])
-
-
-def _default() -> Path:
-    if named := os.environ.get(environment.RUN):
-        return Path(named)
-    folders = [path for path in Path(_RUNS).glob("*") if any(path.glob("events-*.jsonl"))]
-    if not folders:
-        raise InputError(f"there is no run in {_RUNS}/: name the folder of one")
-    return max(folders, key=lambda path: path.stat().st_mtime)
-
-
-class _Slurm:
-    # Slurm's answers, asked for in a thread: a busy controller must not hold up the page.
-    def __init__(self, site: "Site") -> None:
-        self._site = site if site.slurm else None
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="slurm")
-        self._asked: Future[list[QpuState]] | None = None
-        self._next = 0.0
-        self._known: list[QpuState] = []
-        self.trouble = ""
-
-    def __enter__(self) -> None:
-        self._ask()
-
-    def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
-
-    def _ask(self) -> None:
-        from hybridflow.slurm import qpu_states
-
-        if self._site is not None:
-            self._asked = self._pool.submit(qpu_states, self._site)
-            self._next = time.monotonic() + _SLURM_SECONDS
-
-    def wait(self) -> None:
-        """Wait for the answer to the question that is under way."""
-        if self._asked is not None:
-            self._asked.exception()
-
-    def states(self) -> "list[QpuState]":
-        """Return what is known, without waiting."""
-        if self._asked is not None and self._asked.done():
-            try:
-                self._known, self.trouble = self._asked.result(), ""
-            except SlurmError as error:
-                self.trouble = str(error)
-            self._asked = None
-        if self._asked is None and time.monotonic() >= self._next:
-            self._ask()
-        return self._known
