@@ -54,6 +54,7 @@ from hybridflow_dask.launch import Launch, on_disk
 from hybridflow_dask.members import Member, member_of
 from hybridflow_dask.numbers import least_and_most, whole_number
 from hybridflow_dask.scheduler import HybridPlugin
+from hybridflow_dask.service import Service
 
 __all__ = ["HybridCluster"]
 
@@ -145,6 +146,7 @@ class HybridCluster(SpecCluster):
         self._folder: PrivateFolder | None = None
         self._lease: Lease | None = None
         self._haven: Haven | None = None
+        self._service = Service()
         self._leaving: set[str] = set()
         self._closing = asyncio.Lock()
         self._scheduler_error: HybridflowError | None = None
@@ -216,6 +218,7 @@ class HybridCluster(SpecCluster):
                 HybridPlugin(slots=slots, outlook=self._outlook),
                 Farewell(self._scheduler_closes),
                 self._haven,
+                self._service,
             ],
         }
 
@@ -254,7 +257,8 @@ class HybridCluster(SpecCluster):
             return
         if self.status != Status.running or self.scheduler.status != Status.running:
             return
-        delay = group.ended(member)
+        delay = group.ended(member, in_vain=self._service.in_vain(member.name))
+        self._service.forget(member.name)
         if delay is not None and (reason := self._supply.too_late()):
             group.error, delay = reason, None
         if delay is None:
@@ -428,6 +432,7 @@ class HybridCluster(SpecCluster):
                 await self._hand_over(names)
             for name in names:
                 self.worker_spec.pop(name, None)
+                self._service.forget(name)
             await self._correct_state()
         finally:
             self._leaving -= set(names)
