@@ -7,6 +7,7 @@ import pwd
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -85,6 +86,14 @@ def test_jobs_run_on_every_node(slurm: SlurmCluster) -> None:
 def test_partitions_tell_the_qpu_node_from_the_others(slurm: SlurmCluster) -> None:
     shown = slurm.run(["sinfo", "--noheader", "--format=%P %N"]).stdout.split("\n")
     assert sorted(filter(None, shown)) == ["classical c[1-2]", "main* c[1-2],q1", "qpu q1"]
+
+
+def test_its_daemons_cannot_be_reached_from_elsewhere(slurm: SlurmCluster) -> None:
+    if socket.gethostbyname(socket.gethostname()) != "127.0.0.1":
+        pytest.skip("Slurm binds to the address of this machine's name, which others can reach")
+    members = processes_of(slurm.folder)
+    ports = [c for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN]
+    assert {c.laddr[0] for c in ports if c.pid in members} == {"127.0.0.1"}
 
 
 @pytest.mark.parametrize("request_of", ["--gres=qpu:aer_a:1", "--licenses=cloud:2"])
