@@ -31,7 +31,7 @@ slurm: ## Install Slurm for the tests on a local cluster (Debian, as root; else 
 
 test: slurm lint ## Check style, types and import rules, then run all tests
 	@echo "==> pytest"
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest --numprocesses 3 --dist loadfile $(PYTEST_ARGS)
 
 lint: $(READY) ## Check style (ruff), types (mypy) and import rules (import-linter)
 	@echo "==> ruff, mypy, import-linter"

@@ -12,6 +12,7 @@ import sys
 __all__ = [
     "die_with",
     "forbid_dumps",
+    "is_stopped",
     "process_born",
     "process_namespace",
     "signal_when_parent_ends",
@@ -63,6 +64,13 @@ def process_born(pid: int) -> int | None:
         state, *fields = file.read().rpartition(")")[2].split()
         return None if state in "ZX" else int(fields[18])
     return None
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a process was stopped, and waits for somebody to let it go on (SIGSTOP, SIGCONT)."""
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/stat") as file:
+        return file.read().rpartition(")")[2].split()[0] in "Tt"
+    return False
 
 
 def process_namespace() -> int:

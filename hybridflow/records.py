@@ -14,6 +14,7 @@ __all__ = [
     "Capabilities",
     "ClientInfo",
     "Description",
+    "Insistence",
     "JobState",
     "JobStatus",
     "OnUncertain",
@@ -82,6 +83,8 @@ class Resource(Record, frozen=True, kw_only=True):
     on_uncertain
         What becomes of requests whose vendor job's id was lost and cannot be looked up: fail until
         somebody has decided (``ask``) or for good, or be run, and perhaps paid for, once more.
+    interpreter
+        Path of the Python, or of the virtual environment, in which the backend runs; None: this.
     """
 
     name: str
@@ -92,6 +95,7 @@ class Resource(Record, frozen=True, kw_only=True):
     batch_seconds: float = 60.0
     budget_seconds: float | None = None
     on_uncertain: OnUncertain = "ask"
+    interpreter: str | None = None
 
 
 class Capabilities(Record, frozen=True, kw_only=True):
@@ -115,6 +119,10 @@ class Capabilities(Record, frozen=True, kw_only=True):
         Whether a PUB with a seed gives the same result wherever it stands in a batch.
     exact
         Whether an estimator PUB with precision 0 is computed without sampling noise.
+    late_binding
+        Whether a gate does the same if its angle comes as a parameter's value: then circuits that
+        differ in nothing else may be one PUB. It does not where a native gate takes some angles
+        only.
     tags
         Whether ``find(tag)`` can look up a vendor job whose id was lost.
     find_seconds
@@ -125,6 +133,9 @@ class Capabilities(Record, frozen=True, kw_only=True):
         Names of the request options that the backend understands, by primitive.
     fixed_seconds, circuit_seconds, shot_seconds
         Estimated cost of one vendor job, of each of its circuits, and of each shot of a circuit.
+    qpy
+        Newest version of QPY that it reads, where it runs in another interpreter; None: any that
+        is written here.
     """
 
     primitives: tuple[Primitive, ...] = (Primitive.SAMPLER, Primitive.ESTIMATOR)
@@ -137,6 +148,7 @@ class Capabilities(Record, frozen=True, kw_only=True):
     serial: bool = False
     seeds: bool = False
     exact: bool = False
+    late_binding: bool = False
     tags: bool = False
     find_seconds: float = 0.0
     durable_jobs: bool = False
@@ -144,6 +156,7 @@ class Capabilities(Record, frozen=True, kw_only=True):
     fixed_seconds: float = 0.0
     circuit_seconds: float = 0.0
     shot_seconds: float = 0.0
+    qpy: int | None = None
 
 
 class TargetOperation(Record, frozen=True, kw_only=True):
@@ -215,6 +228,12 @@ class PackedPub(Record, frozen=True, kw_only=True):
     structure
         Digest of the circuit without its parameters' values: circuits of equal structure do the
         same with the same values; None where that cannot be told.
+    skeleton
+        Digest of a circuit without parameters, without its gates' angles, too: circuits of equal
+        skeletons differ in those only. None where that cannot be told, or is of no use.
+    angles
+        For a PUB that a broker has made of several such circuits: which of the numbers in
+        `circuit`, counted in the order of its gates, the columns of `parameters` take the place of.
     """
 
     circuit: bytes
@@ -225,6 +244,8 @@ class PackedPub(Record, frozen=True, kw_only=True):
     seed: int | None = None
     circuits: int = 1
     structure: bytes | None = None
+    skeleton: bytes | None = None
+    angles: tuple[int, ...] = ()
 
 
 class PackedResult(Record, frozen=True, kw_only=True):
@@ -283,6 +304,9 @@ class ClientInfo(Record, frozen=True, kw_only=True):
             raise ValueError(f"`weight` must be between 0.001 and 1000, not {self.weight}")
 
 
+Insistence = Literal["wait", "try", "claim"]
+
+
 class Request(Record, frozen=True, kw_only=True):
     """One call of a primitive: a list of PUBs with options.
 
@@ -290,6 +314,10 @@ class Request(Record, frozen=True, kw_only=True):
     ----------
     priority
         Before which other requests of its workflow it goes; from -10 to 10.
+    insist
+        What becomes of it when the vendor does not take it now: it waits for that, or (``try``) it
+        is declined, since it can go elsewhere. ``claim``: it is declined unless its run has paid
+        for it already.
     """
 
     id: str
@@ -299,6 +327,7 @@ class Request(Record, frozen=True, kw_only=True):
     client: ClientInfo = ClientInfo()
     key: str | None = None
     priority: int = 0
+    insist: Insistence = "wait"
 
     def __post_init__(self) -> None:
         if not -10 <= self.priority <= 10:
@@ -348,6 +377,10 @@ class Provenance(Record, frozen=True, kw_only=True):
         This request's share of what the vendor billed.
     calibration
         The target's calibration at that time.
+    route
+        The route by which the request came to the resource; empty: it was sent there by name.
+    fallback
+        Why the route fell back to it; empty: it did not.
     """
 
     resource: str
@@ -360,6 +393,8 @@ class Provenance(Record, frozen=True, kw_only=True):
     run_seconds: float
     qpu_seconds: float
     calibration: str = ""
+    route: str = ""
+    fallback: str = ""
 
 
 class Reply(Record, frozen=True, kw_only=True):

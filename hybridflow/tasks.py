@@ -23,6 +23,7 @@ from hybridflow.errors import NoSlotError, TaskError, TaskExitError, UnmarkedTas
 from hybridflow.events import TaskEnded, TaskStarted, event_log
 
 __all__ = [
+    "MARK",
     "Attempt",
     "as_task",
     "current_attempt",
@@ -41,7 +42,9 @@ __all__ = [
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
-_MARK = "__hybridflow_quantum__"
+MARK = "__hybridflow_quantum__"
+"""Attribute that a marked function has, with the value True."""
+
 _engine_task: ContextVar[str] = ContextVar("hybridflow_engine_task", default="")
 
 
@@ -100,7 +103,7 @@ def quantum_task(function: Callable[..., Any] | None = None, /) -> Callable[...,
     namespace = getattr(function, "__globals__", globals())
     marked = types.FunctionType(task.__code__, namespace, "task", None, task.__closure__)
     functools.update_wrapper(marked, function)
-    setattr(marked, _MARK, True)
+    setattr(marked, MARK, True)
     return marked
 
 
@@ -110,7 +113,7 @@ def is_quantum_task(function: object) -> bool:
     Looks through ``functools.partial``, ``functools.wraps``, bound methods, objects with a marked
     ``__call__``, and decorators that keep the function as ``func`` (as Parsl's apps do).
     """
-    return any(getattr(layer, _MARK, False) is True for layer in _layers(function))
+    return any(getattr(layer, MARK, False) is True for layer in _layers(function))
 
 
 def _layers(function: object) -> Iterator[object]:

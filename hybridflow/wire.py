@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import msgspec
 
+from hybridflow.angles import opened
 from hybridflow.errors import RequestError
 from hybridflow.npy import array_from_bytes, array_to_bytes
 from hybridflow.records import PackedPub, PackedResult, Primitive
@@ -24,17 +25,23 @@ if TYPE_CHECKING:
     from qiskit.primitives.containers.sampler_pub import SamplerPub
 
 __all__ = [
+    "OLDEST_QPY",
     "array_from_bytes",
     "array_to_bytes",
     "circuit_from_qpy",
+    "circuit_of",
     "circuit_to_qpy",
     "decode",
     "encode",
     "pack_pubs",
     "pack_result",
+    "qpy_version",
     "unpack_pub",
     "unpack_result",
 ]
+
+OLDEST_QPY = 13
+"""Oldest version of QPY that is sent: what no Qiskit 2 writes is not sent to anybody."""
 
 _T = TypeVar("_T")
 _encoder = msgspec.msgpack.Encoder()
@@ -71,23 +78,55 @@ class _AnyMetadata(json.JSONEncoder):
         return repr(o)
 
 
-def circuit_to_qpy(circuit: "QuantumCircuit") -> bytes:
+def circuit_to_qpy(circuit: "QuantumCircuit", readable: int | None = None) -> bytes:
     """Return a circuit as QPY.
+
+    Parameters
+    ----------
+    circuit
+        The circuit.
+    readable
+        Newest version of QPY that its reader knows; None: the reader has this Qiskit.
 
     Raises
     ------
     RequestError
-        If the circuit holds something that QPY cannot express.
+        If the circuit holds something that QPY cannot express, or its reader is too old.
     """
     from qiskit import qpy
     from qiskit.exceptions import QiskitError
 
     buffer = io.BytesIO()
+    version = qpy_version(readable)
     try:
-        qpy.dump(circuit, buffer, metadata_serializer=_AnyMetadata)
+        qpy.dump(circuit, buffer, metadata_serializer=_AnyMetadata, version=version)
     except (QiskitError, TypeError, ValueError, AttributeError, KeyError) as error:
         raise RequestError(f"circuit {circuit.name!r} cannot be written as QPY: {error}") from error
     return buffer.getvalue()
+
+
+def qpy_version(readable: int | None) -> int:
+    """Return the newest version of QPY that this Qiskit writes and a reader knows.
+
+    Raises
+    ------
+    RequestError
+        If there is none.
+    """
+    import qiskit
+    from qiskit import qpy
+
+    if readable is None:
+        return int(qpy.QPY_VERSION)
+    version = min(readable, int(qpy.QPY_VERSION))
+    oldest = max(OLDEST_QPY, int(qpy.QPY_COMPATIBILITY_VERSION))
+    if version < oldest:
+        raise RequestError(
+            f"circuits cannot be sent there: its Qiskit reads QPY up to version {readable}, and "
+            f"Qiskit {qiskit.__version__} here writes {oldest} to {qpy.QPY_VERSION}; install a "
+            "newer Qiskit there"
+        )
+    return version
 
 
 @functools.lru_cache(maxsize=512)
@@ -116,6 +155,30 @@ def circuit_from_qpy(data: bytes) -> "QuantumCircuit":
         raise RequestError(f"a circuit could not be read from QPY: {error!r}") from error
 
 
+@functools.lru_cache(maxsize=64)
+def _opened(qpy: bytes, angles: tuple[int, ...]) -> "tuple[QuantumCircuit, tuple[float, ...]]":
+    return opened(circuit_from_qpy(qpy), angles)
+
+
+def circuit_of(packed: PackedPub) -> "QuantumCircuit":
+    """Return a PUB's circuit, whose parameters are what its values are for.
+
+    The object is shared between equal PUBs: do not change it.
+
+    Raises
+    ------
+    RequestError
+        If it cannot be read, or its values are not for it.
+    """
+    if not packed.angles:
+        return circuit_from_qpy(packed.circuit)
+    circuit, first = _opened(packed.circuit, packed.angles)
+    values = array_from_bytes(packed.parameters or b"").reshape(-1, len(first))
+    if tuple(values[0]) != first:  # the circuit is that of the first row
+        raise RequestError("the angles of a PUB are not those of its circuit")
+    return circuit
+
+
 def _untold(circuit: "QuantumCircuit", qpy: bytes) -> bytes | None:
     return None
 
@@ -124,6 +187,8 @@ def pack_pubs(
     pubs: "Iterable[SamplerPub | EstimatorPub]",
     seeds: Iterable[int | None],
     structure: "Callable[[QuantumCircuit, bytes], bytes | None]" = _untold,
+    skeleton: "Callable[[QuantumCircuit, bytes], bytes | None] | None" = None,
+    readable: int | None = None,
 ) -> tuple[PackedPub, ...]:
     """Pack coerced PUBs; a circuit that stands in several of them is written once.
 
@@ -135,14 +200,19 @@ def pack_pubs(
         A seed for each PUB, or None.
     structure
         Tells the structure of a circuit, given with its QPY.
+    skeleton
+        Tells what it has in common with circuits that differ in their gates' angles; None: nothing.
+    readable
+        Newest version of QPY that their reader knows; None: it has this Qiskit.
     """
-    written: dict[int, tuple[bytes, bytes | None]] = {}
+    written: dict[int, tuple[bytes, bytes | None, bytes | None]] = {}
     packed = []
     for pub, seed in zip(pubs, seeds, strict=True):
         circuit = pub.circuit
         if id(circuit) not in written:
-            qpy = circuit_to_qpy(_bare(circuit))
-            written[id(circuit)] = qpy, structure(circuit, qpy)
+            qpy = circuit_to_qpy(_bare(circuit), readable)
+            told = skeleton(circuit, qpy) if skeleton is not None else None
+            written[id(circuit)] = qpy, structure(circuit, qpy), told
         packed.append(_pack_pub(pub, *written[id(circuit)], seed))
     return tuple(packed)
 
@@ -156,7 +226,11 @@ def _bare(circuit: "QuantumCircuit") -> "QuantumCircuit":
 
 
 def _pack_pub(
-    pub: "SamplerPub | EstimatorPub", qpy_data: bytes, structure: bytes | None, seed: int | None
+    pub: "SamplerPub | EstimatorPub",
+    qpy_data: bytes,
+    structure: bytes | None,
+    skeleton: bytes | None,
+    seed: int | None,
 ) -> PackedPub:
     from qiskit.primitives.containers.estimator_pub import EstimatorPub
 
@@ -174,6 +248,7 @@ def _pack_pub(
             seed=seed,
             circuits=size,
             structure=structure,
+            skeleton=skeleton,
         )
     return PackedPub(
         circuit=qpy_data,
@@ -182,6 +257,7 @@ def _pack_pub(
         seed=seed,
         circuits=size,
         structure=structure,
+        skeleton=skeleton,
     )
 
 
@@ -200,7 +276,7 @@ def unpack_pub(packed: PackedPub, primitive: Primitive) -> "SamplerPub | Estimat
 
     if primitive is Primitive.ANALOG:
         raise RequestError("this PUB holds an analogue sequence, which is no circuit")
-    circuit = circuit_from_qpy(packed.circuit)
+    circuit = circuit_of(packed)
     try:
         values = None
         if packed.parameters is not None:

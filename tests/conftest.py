@@ -2,6 +2,7 @@
 
 import os
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,16 @@ slurm = slurm_cluster(
 )
 """A real Slurm cluster for all tests that leave it as it was."""
 
+accounted = slurm_cluster(
+    scope="session",
+    nodes=1,
+    qpus={"aer": 2, "aer_b": 1},
+    licenses={"cloud": 2},
+    accounting=True,
+    settings={"AccountingStorageEnforce": "associations"},
+)
+"""One that keeps accounts: its database takes longer to make than all else of it."""
+
 # A job in the background of a shell ignores Ctrl-C, and one under nohup SIGHUP; so would every
 # program that a test starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -28,6 +39,13 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith(("HYBRIDFLOW_", "SLURM_", "QRMI_", "PARSL_", "DASK_")):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A folder of the test's own with a short name: the path of a socket has 107 bytes at most."""
+    with tempfile.TemporaryDirectory(prefix="hf-") as folder:
+        yield Path(folder)
 
 
 @pytest.fixture

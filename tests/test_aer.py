@@ -556,17 +556,18 @@ def test_an_unknown_device_is_answered_with_names() -> None:
 def test_a_missing_package_is_named_with_its_extra(
     monkeypatch: pytest.MonkeyPatch, package: str, extra: str, options: dict[str, Any]
 ) -> None:
+    from hybridflow import extras
     from hybridflow.backends.aer import devices
 
     devices.fake_device.cache_clear()
-    real = devices.importlib.import_module
+    real = extras.importlib.import_module
 
     def missing(name: str) -> Any:
         if name.partition(".")[0] == package:
             raise ModuleNotFoundError(f"No module named {package!r}", name=package)
         return real(name)
 
-    monkeypatch.setattr(devices.importlib, "import_module", missing)
+    monkeypatch.setattr(extras.importlib, "import_module", missing)
     with pytest.raises(MissingExtraError, match=rf"hybridflow\[{extra}\]"):
         AerBackend("aer", AerOptions(**options)).target()
 

@@ -160,7 +160,7 @@ def test_a_wrong_definition_is_told_as_if_it_were_here() -> None:
     with pytest.raises(AcquireError, match="/no/python"):
         nowhere.acquire()
     silent = BackendProcess(Resource(name="hosted", backend="fake"), {}, interpreter="/bin/false")
-    with pytest.raises(AcquireError, match="/bin/false"):
+    with pytest.raises(SiteError, match="/bin/false has no hybridflow"):
         silent.acquire()
 
 

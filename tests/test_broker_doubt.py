@@ -8,11 +8,13 @@ from typing import Any
 import msgspec
 import pytest
 from device import FAST, Desk, Device, desks, names, request
+from family import eventually
 
 from hybridflow.broker.ledger.journal import LedgerJournal
 from hybridflow.broker.ledger.owner import this_process
 from hybridflow.broker.work import Limits
 from hybridflow.errors import (
+    AcquireError,
     BackendLostError,
     BudgetError,
     HybridflowError,
@@ -110,6 +112,47 @@ def test_a_job_that_nobody_can_tell_of_is_asked_about_and_not_run_again(
     assert names(desk.submit(attempt(2))) == ["x"]
     assert len(device.batches) == 1
     assert names(desk.submit(attempt(3, "y"))) == ["y"]
+
+
+SLOW = Limits(backoff_seconds=60.0, attempts=100)
+
+
+def test_what_is_there_is_given_out_while_a_lost_backend_is_away(open_desk: Open) -> None:
+    device = Doubtful()
+    desk = open_desk(device, limits=SLOW)
+    assert names(desk.submit(attempt(1, key="k"))) == ["x"]
+    device.acquire_errors = [AcquireError("in maintenance", transient=True)] * 100
+    device.faults["status"] = [LOST]
+    running = desk.submit(attempt(2, "y", key="y"))
+    eventually(lambda: len(device.acquire_errors) < 100)
+    assert names(desk.submit(attempt(3, key="k"))) == ["x"]
+    waiting = desk.submit(attempt(4, "z"))
+    assert desk.cancel(waiting)
+    desk.broker.drain(0)
+    with pytest.raises(BackendLostError, match="in maintenance"):
+        running.result(10)
+    assert device.acquired == 1
+    assert len(device.batches) == 2
+
+
+@pytest.mark.parametrize("tags", [True, False])
+def test_who_comes_while_a_job_is_looked_for_gets_what_is_found(
+    open_desk: Open, tags: bool
+) -> None:
+    device = Doubtful(tags=tags)
+    desk = open_desk(device, limits=Limits(backoff_seconds=0.3))
+    device.acquire_errors = [AcquireError("not yet", transient=True)]
+    device.faults["start"] = [LOST]
+    first = desk.submit(attempt(1, key="k"))
+    eventually(lambda: not device.acquire_errors)
+    second = desk.submit(attempt(2, key="k"))
+    for one in (first, second):
+        if tags:
+            assert names(one) == ["x"]
+        else:
+            with pytest.raises(UncertainError):
+                one.result(10)
+    assert len(device.batches) == 1
 
 
 def test_results_that_do_not_fit_are_not_paid_for_again(open_desk: Open) -> None:

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ from hypothesis import strategies as st
 
 from hybridflow.broker.estimate import Estimate, work_of
 from hybridflow.broker.lanes import Lanes
+from hybridflow.broker.ledger.journal import LedgerJournal
+from hybridflow.broker.ledger.owner import this_process
 from hybridflow.broker.outside import Outside
 from hybridflow.broker.work import Limits, VendorJob, Work
 from hybridflow.errors import BrokerLostError, BudgetError, DeadlineError, QueueFullError
@@ -233,3 +236,44 @@ def test_those_outside_are_called_in_in_order_as_far_as_there_is_room() -> None:
     assert not outside.has_turn((b"new", "d"))
     outside.entered(keys[2])
     assert outside.has_turn((b"new", "d"))
+
+
+# -- several brokers of a run ------------------------------------------------------------------
+
+
+class InStep(LedgerJournal):
+    """Waits at its first intent: what is left has been looked at, and nothing is written yet."""
+
+    meet: Any = None
+
+    def intend(self, job: VendorJob, seconds: float = 0.0) -> None:
+        meet, self.meet = self.meet, None
+        if meet:
+            meet()
+        super().intend(job, seconds)
+
+
+@pytest.mark.parametrize("who_waits", ["both", "one"])
+def test_brokers_that_decide_in_the_same_instant_keep_a_budget(
+    open_desk: Any, tmp_path: Path, who_waits: str
+) -> None:
+    resource = Resource(name="dev", backend="device")
+    journals = [InStep(tmp_path, resource, this_process(name, "run", {})) for name in "ab"]
+    reached, done, together = threading.Event(), threading.Event(), threading.Barrier(2)
+    if who_waits == "both":
+        journals[0].meet = journals[1].meet = lambda: together.wait(10)
+    else:
+        journals[0].meet = lambda: (reached.set(), done.wait(10))
+    one, two = (
+        open_desk(Device(circuit_seconds=1.0), journal=journal, budget_seconds=1.5)
+        for journal in journals
+    )
+    first = one.submit(request("a"))
+    assert who_waits == "both" or reached.wait(10)
+    second = two.submit(request("b"))
+    if who_waits == "one":
+        assert names(second) == ["b"]
+        done.set()
+    errors = [future.exception(20) for future in (first, second)]
+    assert [type(error) for error in errors if error is not None] == [BudgetError]
+    assert len(one.device.batches) + len(two.device.batches) == 1

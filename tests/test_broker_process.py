@@ -25,9 +25,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from hybridflow.broker import client as client_module
-from hybridflow.broker import protocol
+from hybridflow.broker import line, protocol
 from hybridflow.broker.client import SocketConnection, connect
 from hybridflow.broker.core import Broker
+from hybridflow.broker.line import Line
 from hybridflow.broker.place import check_folder, check_path, lock
 from hybridflow.broker.process import BrokerProcess, socket_path
 from hybridflow.broker.protocol import (
@@ -45,6 +46,7 @@ from hybridflow.broker.protocol import (
     Submit,
     Welcome,
 )
+from hybridflow.broker.reception import Reception
 from hybridflow.broker.server import Server
 from hybridflow.broker.work import Limits
 from hybridflow.errors import (
@@ -273,6 +275,27 @@ def test_aer_has_a_process_of_its_own_and_may_die_there(folder: Path, connection
 
 
 # -- the broker dies, or ends --------------------------------------------------------------------
+
+
+def test_a_broker_that_was_stopped_is_not_waited_for_for_ever(
+    brokers: Any, connections: Any
+) -> None:
+    broker = brokers()
+    connection = connections(broker.socket, lost_after=0.5, silent_after=0.5)
+    connection.describe()
+    os.kill(broker.pid, signal.SIGSTOP)
+    stopped = f"process {broker.pid}, was stopped .*CONT"
+    with pytest.raises(BrokerLostError, match=stopped) as caught:
+        connection.submit(request()).future.result(20)
+    assert caught.value.transient
+    other = connections(broker.socket, lost_after=0.1)  # it never was there for this one
+    with pytest.raises(BrokerLostError, match=stopped):
+        other.describe()
+    patient = connections(broker.socket, silent_after=0.5)
+    waiting = patient.submit(request(shots=3))
+    os.kill(broker.pid, signal.SIGCONT)
+    assert shots_of(waiting.future.result(20)) == 3
+    assert shots_of(connection.submit(request(shots=2)).future.result(20)) == 2
 
 
 def test_what_is_outstanding_survives_kill_and_restart(
@@ -826,12 +849,91 @@ def test_a_refused_client_says_so_to_all_who_wait(
     def hello(version: int, *fields: Any) -> Hello:
         return Hello(version + 1, *fields)
 
-    monkeypatch.setattr(client_module, "Hello", hello)
+    monkeypatch.setattr(line, "Hello", hello)
     connection = connections(folder / "dev.sock")
     with pytest.raises(RequestError, match="same installation"):
         connection.describe()
     with pytest.raises(RequestError, match="same installation"):
         connection.submit(named_request("a"))
+
+
+def test_a_broker_that_is_busy_is_not_away(
+    serve: Any, connections: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may work on something for longer than it has for a sign of life."""
+    serve()
+    lines: list[int] = []
+    welcome, take = Line._follow, Reception.take
+
+    def follow(line: Line, *args: Any) -> None:
+        lines.append(id(line))
+        welcome(line, *args)
+
+    def take_its_time(reception: Reception, identity: bytes, message: Any) -> None:
+        if isinstance(message, Submit):
+            time.sleep(1.0)
+        take(reception, identity, message)
+
+    monkeypatch.setattr(Line, "_follow", follow)
+    monkeypatch.setattr(Reception, "take", take_its_time)
+    connection = connections(folder / "dev.sock", silent_after=0.3)
+    assert connection.submit(named_request("a")).future.result(20)
+    assert len(lines) == 1  # it was connected once
+
+
+LEAVING = """
+import os, sys
+import zmq
+from hybridflow.broker import protocol
+from hybridflow.kernel import process_namespace
+from hybridflow.records import ClientInfo
+context = zmq.Context()
+dealer = context.socket(zmq.DEALER)
+dealer.connect("ipc://" + sys.argv[1])
+info = ClientInfo(pid=os.getpid())
+dealer.send(protocol.encode(protocol.Hello(protocol.VERSION, info, process_namespace())))
+assert isinstance(protocol.read_broker(dealer.recv()), protocol.Welcome)
+print("welcome", flush=True)
+sys.stdin.read()
+if sys.argv[2] == "bye":
+    dealer.send(protocol.encode(protocol.Bye()))
+context.destroy(1000)
+"""
+
+
+@pytest.mark.parametrize("last_word", ["bye", ""])
+def test_a_goodbye_is_heard_though_its_process_has_ended_meanwhile(
+    serve: Any, folder: Path, monkeypatch: pytest.MonkeyPatch, last_word: str
+) -> None:
+    """What a process that died was given is free; what one that left was given is its own."""
+    served = serve()
+    died: list[int] = []
+    busy, go_on, take = threading.Event(), threading.Event(), Reception.take
+
+    def take_its_time(reception: Reception, identity: bytes, message: Any) -> None:
+        if isinstance(message, Ask):
+            busy.set()
+            assert go_on.wait(20)
+        take(reception, identity, message)
+
+    monkeypatch.setattr(Reception, "take", take_its_time)
+    monkeypatch.setattr(served.broker, "part", lambda client: died.append(client.pid))
+    served.peer.hello()
+    with subprocess.Popen(
+        [sys.executable, "-c", LEAVING, str(folder / "dev.sock"), last_word],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as program:
+        assert program.stdout is not None
+        assert program.stdout.readline() == "welcome\n"
+        served.peer.say(Ask("r"))
+        assert busy.wait(20)
+        program.communicate(timeout=20)
+    served.peer.say(Ask("s"))
+    go_on.set()
+    assert [isinstance(served.peer.hear(), Status) for _ in range(2)] == [True, True]
+    assert died == ([] if last_word else [program.pid])
 
 
 def test_an_id_runs_once(serve: Any) -> None:

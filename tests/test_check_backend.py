@@ -113,6 +113,24 @@ class Forgetful(FakeQPU):
         return super().start(msgspec.structs.replace(batch, pubs=pubs), tag=tag)
 
 
+class Limited(FakeQPU):
+    """Declares late binding, and takes the angles that come as values from 0 to pi only."""
+
+    def start(self, batch: Batch, *, tag: str) -> str:
+        pubs = tuple(
+            msgspec.structs.replace(
+                pub,
+                parameters=wire.array_to_bytes(
+                    np.abs(wire.array_from_bytes(pub.parameters or b"")) % np.pi
+                ),
+            )
+            if pub.angles
+            else pub
+            for pub in batch.pubs
+        )
+        return super().start(msgspec.structs.replace(batch, pubs=pubs), tag=tag)
+
+
 class Mirrored(FakeQPU):
     """Mixes up two registers."""
 
@@ -224,6 +242,7 @@ WRONG = [
     (Zeros, "sampler_is_not_silent.*X on three qubits: 111 should come"),
     (Disordered, "sampler_keeps_order.*PUB 0: 0 should come"),
     (Forgetful, "sampler_repeats_seeds.*other shots in a batch than alone"),
+    (Limited, "sampler_binds_late.*an angle of 1 pi: 11 should come"),
     (Mirrored, "sampler_keeps_registers.*register `first`"),
     (Flat, r"sampler_keeps_shapes.*\(2, 3\) gave a result of \(6,\)"),
     (Careless, "bad_batches_fail_clearly.*no_such_option"),

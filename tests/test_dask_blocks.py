@@ -6,24 +6,23 @@ import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import dask_cluster_tasks as tasks
 import pytest
 import slurm_nodes
 from distributed import Client
+from waiting import SECONDS, until
 
 from hybridflow.errors import InputError, JobFailedError, JobRefusedError
 from hybridflow.site import load_site
-from hybridflow.slurm import Job, SlurmState, all_jobs, cancel, submit
+from hybridflow.slurm import Job, SlurmState, all_jobs, cancel, queries, submit
 from hybridflow.slurm.cluster import SlurmCluster
 from hybridflow_dask import HybridCluster
 
 pytestmark = pytest.mark.timeout(240)
 
-SECONDS = 100
 NODES = Path(__file__).parent / "slurm_nodes.py"
 # ENDS_IN: what a newer Slurm says by itself; no time limit is shorter than a minute.
 SITE = """
@@ -67,6 +66,7 @@ def folder(slurm: SlurmCluster, tmp_path_factory: pytest.TempPathFactory) -> Ite
         for name, value in slurm.environ.items():
             patch.setenv(name, value)
         patch.setenv("PYTHONPATH", str(Path(__file__).parent))
+        patch.setattr(queries, "LAST_SECONDS", queries.FIRST_SECONDS)
         patch.chdir(folder)
         yield folder
     slurm.run(["scancel", "--user", str(os.getuid())])
@@ -84,13 +84,6 @@ def cluster(folder: Path) -> Iterator[HybridCluster]:
 def client(cluster: HybridCluster) -> Iterator[Client]:
     with Client(cluster) as client:
         yield client
-
-
-def until(condition: Callable[[], object], seconds: float = SECONDS) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.05)
 
 
 def variant(*changes: tuple[str, str]) -> Path:

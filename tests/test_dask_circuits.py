@@ -1,11 +1,11 @@
-"""Circuits on Dask's wire: QPY in both directions, opaque to the scheduler, and never changed."""
+"""On Dask's wire: circuits as QPY, never changed; the scheduler looks into none, nor a function."""
 
 import copyreg
 import pickle
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from types import SimpleNamespace
+from types import FunctionType, SimpleNamespace
 from typing import Any
 
 import dask
@@ -17,9 +17,12 @@ from distributed.protocol import deserialize, serialize
 from qiskit import QuantumCircuit, transpile
 from qiskit.circuit import Delay, Gate, Parameter
 
+import hybridflow as hf
+from hybridflow.errors import NoSlotError
+from hybridflow.tasks import is_quantum_task, task_name
 from hybridflow_dask import circuits
-from hybridflow_dask.circuits import PackedCircuit
-from hybridflow_dask.pickles import dumps
+from hybridflow_dask.packed import PackedCircuit, PackedFunction
+from hybridflow_dask.pickles import dumps, written
 
 SECONDS = 60
 
@@ -214,6 +217,44 @@ def test_equal_circuits_have_equal_tokens(circuit: QuantumCircuit) -> None:
     named.note = "mine"
     assert len({tokenize(one) for one in (circuit, marked, named)}) == 3
     assert tokenize(OwnCircuit(1, name="same")) != tokenize(QuantumCircuit(1, name="same"))
+
+
+def test_the_scheduler_holds_a_marked_function_as_bytes(client: Client) -> None:
+    @hf.quantum_task
+    def step() -> None:
+        pass
+
+    def seen(dask_scheduler: Any, key: str) -> tuple[bool, bool, str]:
+        from hybridflow.tasks import is_quantum_task, task_name
+        from hybridflow_dask.packed import PackedFunction
+
+        function = dask_scheduler.tasks[key].run_spec.func
+        return isinstance(function, PackedFunction), is_quantum_task(function), task_name(function)
+
+    future = client.submit(step, pure=False)
+    with pytest.raises(NoSlotError, match="the quantum task 'step' runs in a worker"):
+        future.result(SECONDS)  # the worker has the function itself, and is in no slot
+    assert client.run_on_scheduler(seen, key=future.key) == (True, True, "step")
+
+
+def test_where_a_packed_function_is_called_it_answers() -> None:
+    factor = 2
+
+    @hf.quantum_task
+    def double(number: int) -> int:
+        return factor * number
+
+    packed = pickle.loads(written([double, double], packed=True))
+    assert packed[0] is packed[1]
+    assert isinstance(packed[0], PackedFunction)
+    assert (is_quantum_task(packed[0]), task_name(packed[0])) == (True, "double")
+    assert packed[0](4) == 8
+    factor = 3  # what a function refers to is written anew each time
+    assert pickle.loads(written(double, packed=True))(4) == 12
+    function = pickle.loads(dumps(packed[0]))
+    assert type(function) is FunctionType
+    assert is_quantum_task(function)
+    assert function(4) == 8
 
 
 SCRIPT = """

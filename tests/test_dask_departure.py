@@ -14,13 +14,17 @@ from distributed.core import Status
 from distributed.utils_test import gen_cluster, inc
 
 from hybridflow import environment
-from hybridflow.errors import DeadlineError, SlurmError
+from hybridflow.environment import Role
+from hybridflow.errors import DeadlineError, HybridflowError, JobFailedError, SlurmError
 from hybridflow.site import load_site
 from hybridflow.walltime import job_deadline
 from hybridflow_dask import HybridCluster, HybridPlugin, departure
 from hybridflow_dask.departure import DEADLINE, MARGIN, Departure, handing_back, margin_of
+from hybridflow_dask.groups import Group
 from hybridflow_dask.haven import Haven
+from hybridflow_dask.members import Member
 from hybridflow_dask.node import main, on_this_node
+from hybridflow_dask.service import Service
 
 SECONDS = 60
 FAR = 3600.0
@@ -78,6 +82,53 @@ async def test_results_move_what_runs_ends_and_what_waits_goes_elsewhere(
             assert await done == 2
             assert scheduler.tasks[done.key].suspicious == 0
             assert not any(m[2] == "released" for m in scheduler.story(done.key) if len(m) > 2)
+
+
+@gen_cluster(client=True, nthreads=[], timeout=SECONDS)
+async def test_who_was_given_tasks_and_has_ended_none_is_known(
+    client: Client, scheduler: Scheduler
+) -> None:
+    service = Service()
+    scheduler.add_plugin(service)
+    await service.start(scheduler)
+    task = client.submit(named, os.devnull, "go", pure=False)
+    async with Worker(scheduler.address, name="classical-0:c1"):
+        await until(lambda: service.in_vain("classical-0"))
+        assert not service.in_vain("classical-1")
+        await Event("go").set()
+        await task
+        assert not service.in_vain("classical-0")
+        service.forget("classical-0")
+        assert await client.submit(inc, 1) == 2
+        assert not service.in_vain("classical-0")
+
+
+class Ended(Member):
+    """A block that came up, and whose job was over."""
+
+    ran_out_of_time = True
+    is_hopeless = False
+
+    def error(self, who: str, role: Role) -> HybridflowError:
+        raise AssertionError
+
+    def describe_end(self) -> str:
+        return "over"
+
+
+def test_a_group_whose_blocks_are_too_short_for_its_tasks_gives_up() -> None:
+    """Not for blocks that were idle, and not where one of them has ended a task."""
+    group = Group(Role.CLASSICAL, "", {}, size=1)
+    member = Ended("classical-0")
+    member.came_up_at = time.monotonic()
+    for in_vain in (True, True, False, True, True):
+        assert group.ended(member, in_vain=in_vain) is not None
+    assert group.ended(member, in_vain=True) is None
+    assert isinstance(group.error, JobFailedError)
+    assert "3 blocks in a row have come to the end of their time" in str(group.error)
+    assert not group.error.transient
+    group.resize(1)
+    assert group.ended(member, in_vain=True) is not None
 
 
 def test_what_does_not_end_in_time_runs_again(tmp_path: Path) -> None:

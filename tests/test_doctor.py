@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from hybridflow.cli import main
 from hybridflow.doctor import CHECKS, Finding, Level, Surroundings, examine
 from hybridflow.errors import SlurmError
-from hybridflow.slot import Origin, Slot, write_slot
+from hybridflow.slot import Origin, Slot, write_slots
 from hybridflow.slurm.cluster import SlurmCluster
 
 SITE = """
@@ -257,6 +257,15 @@ def test_a_device_that_does_not_exist(site: Path) -> None:
     assert "no_such_device" in only(look(site), "backends").text
 
 
+def test_a_device_whose_credentials_only_slots_have(site: Path) -> None:
+    site.write_text('[qpu.fez]\nbackend = "ibm_runtime"\n')
+    finding = only(look(site), "backends", Level.HINT)
+    assert "there are no credentials for 'fez'" in finding.text
+    wrong = {"fez_QRMI_IBM_QCS_IAM_APIKEY": "a-key-without-an-instance"}
+    finding = only(look(site, **wrong), "backends")
+    assert "set `qpu.fez.instance`" in finding.text
+
+
 def test_tmpdir_points_nowhere(site: Path, tmp_path: Path) -> None:
     found = look(site, TMPDIR=str(tmp_path / "gone"))
     assert "another one" in only(found, "temporary_folder").text
@@ -283,7 +292,7 @@ def test_variables_of_ours(site: Path, tmp_path: Path) -> None:
 
 def test_inside_a_slot(site: Path, tmp_path: Path) -> None:
     slot = Slot(resource="aer_a", backend="aer", origin=Origin.SITE, folder=str(tmp_path))
-    write_slot(slot, tmp_path)
+    write_slots([slot], tmp_path)
     found = look(site, HYBRIDFLOW_BROKER=str(tmp_path))
     assert "in a slot of aer_a" in found["variables"][0].text
 

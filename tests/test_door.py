@@ -515,8 +515,8 @@ def test_inside_a_slot_another_resource_is_refused(place: Place) -> None:
 
 
 @pytest.fixture
-def bases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
-    found = {name: tmp_path / name for name in ("runtime", "temporary")}
+def bases(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
+    found = {name: short_path / name for name in ("runtime", "temporary")}
     for folder in found.values():
         folder.mkdir(mode=0o700)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(found["runtime"]))

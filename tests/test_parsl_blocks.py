@@ -1,11 +1,10 @@
 """Parsl from a login node: its blocks are jobs of a real Slurm, elastic or co-scheduled."""
 
-import contextlib
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import block_tasks as tasks
@@ -13,6 +12,7 @@ import psutil
 import pytest
 from parsl import DataFlowKernel, python_app
 from parsl.config import Config
+from waiting import SECONDS, processes_of, until
 
 from hybridflow.errors import (
     DeadlineError,
@@ -22,12 +22,11 @@ from hybridflow.errors import (
 )
 from hybridflow.pools import open_pools
 from hybridflow.site import load_site
-from hybridflow.slurm import JobInfo, SlurmState, all_jobs
+from hybridflow.slurm import JobInfo, SlurmState, all_jobs, queries
 from hybridflow.slurm.cluster import SlurmCluster
 from hybridflow_parsl import ClassicalExecutor, block_providers, hybrid_config
 
 TESTS = Path(__file__).parent
-SECONDS = 100
 SLOT = "qpu:aer_a"
 SITE = """
 [qpu.aer_a]
@@ -63,6 +62,7 @@ def site(
 ) -> Iterator[Path]:
     """A site file; jobs find the tests' modules, and none is left of any test."""
     monkeypatch.setenv("PYTHONPATH", str(TESTS))
+    monkeypatch.setattr(queries, "LAST_SECONDS", queries.FIRST_SECONDS)
     file = tmp_path / "site.toml"
     file.write_text(SITE)
     yield file
@@ -75,13 +75,6 @@ def change(site: Path, *pairs: tuple[str, str]) -> None:
         assert before in text
         text = text.replace(before, after)
     site.write_text(text)
-
-
-def until(condition: Callable[[], bool], seconds: float = SECONDS) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 def unfinished() -> list[JobInfo]:
@@ -193,15 +186,6 @@ def test_one_job_for_both_and_a_killed_driver_leaves_nothing(site: Path, tmp_pat
     until(lambda: not unfinished())
     _, alive = psutil.wait_procs(running, timeout=SECONDS)
     assert not alive
-
-
-def processes_of(site: Path) -> list[psutil.Process]:
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if process.environ().get("HYBRIDFLOW_SITE") == str(site):
-                found.append(process)
-    return found
 
 
 # --- what goes wrong -----------------------------------------------------------------------------

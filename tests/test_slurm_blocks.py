@@ -2,11 +2,11 @@
 
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from waiting import until
 
 from hybridflow.errors import JobFailedError, JobRefusedError, SiteError
 from hybridflow.site import Site, load_site
@@ -64,13 +64,6 @@ def jobs(on_cluster: SlurmCluster, tmp_path: Path) -> Iterator[BlockJobs]:
     yield blocks
     blocks.close()
     assert not list((tmp_path / "blocks").glob("*.lease"))
-
-
-def until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 def state(jobs: BlockJobs, number: str) -> SlurmState:

@@ -7,6 +7,7 @@ import pwd
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -85,6 +86,14 @@ def test_jobs_run_on_every_node(slurm: SlurmCluster) -> None:
 def test_partitions_tell_the_qpu_node_from_the_others(slurm: SlurmCluster) -> None:
     shown = slurm.run(["sinfo", "--noheader", "--format=%P %N"]).stdout.split("\n")
     assert sorted(filter(None, shown)) == ["classical c[1-2]", "main* c[1-2],q1", "qpu q1"]
+
+
+def test_its_daemons_cannot_be_reached_from_elsewhere(slurm: SlurmCluster) -> None:
+    if socket.gethostbyname(socket.gethostname()) != "127.0.0.1":
+        pytest.skip("Slurm binds to the address of this machine's name, which others can reach")
+    members = processes_of(slurm.folder)
+    ports = [c for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN]
+    assert {c.laddr[0] for c in ports if c.pid in members} == {"127.0.0.1"}
 
 
 @pytest.mark.parametrize("request_of", ["--gres=qpu:aer_a:1", "--licenses=cloud:2"])
@@ -243,12 +252,12 @@ def test_what_cannot_be_is_refused(arguments: dict[str, object], message: str) -
     ("name", "message"),
     [("full", "has something in it"), ("with blank", "Slurm allows"), ("x" * 80, "too long")],
 )
-def test_a_folder_that_cannot_be_used_is_refused(tmp_path: Path, name: str, message: str) -> None:
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "work").touch()
+def test_a_folder_that_cannot_be_used_is_refused(short_path: Path, name: str, message: str) -> None:
+    (short_path / "full").mkdir()
+    (short_path / "full" / "work").touch()
     with pytest.raises(InputError, match=message):
-        SlurmCluster(folder=tmp_path / name).start()
-    assert (tmp_path / "full" / "work").exists()
+        SlurmCluster(folder=short_path / name).start()
+    assert (short_path / "full" / "work").exists()
 
 
 def test_what_needs_a_running_cluster_says_so(slurm: SlurmCluster) -> None:
@@ -346,28 +355,23 @@ def test_roots_cluster_runs_the_jobs_of_others_as_them(slurm: SlurmCluster, user
 
 
 def test_accounting_books_slots_and_keeps_out_who_has_no_account(
-    monkeypatch: pytest.MonkeyPatch,
+    accounted: SlurmCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = {"AccountingStorageEnforce": "associations"}
-    with SlurmCluster(nodes=1, qpus={"aer": 2}, accounting=True, settings=settings) as cluster:
-        cluster.run(["srun", "--gres=qpu:aer:2", "true"])
-        query = ["sacct", "-XnP", "--allusers", "--format=Account,User,State,AllocTRES"]
+    accounted.run(["srun", "--job-name=booked", "--gres=qpu:aer:2", "true"])
+    query = ["sacct", "-XnP", "--allusers", "--name=booked"]
+    query.append("--format=Account,User,State,AllocTRES")
+    eventually(lambda: "|COMPLETED|" in accounted.run(query).stdout)
+    account, who, _, tres = accounted.run(query).stdout.strip().split("|")
+    assert (account, who) == ("hybridflow", pwd.getpwuid(os.geteuid()).pw_name)
+    assert {"gres/qpu=2", "gres/qpu:aer=2"} <= set(tres.split(","))
 
-        def booked() -> bool:
-            return "|COMPLETED|" in cluster.run(query).stdout
-
-        eventually(booked)
-        account, who, _, tres = cluster.run(query).stdout.strip().split("|")
-        assert (account, who) == ("hybridflow", pwd.getpwuid(os.geteuid()).pw_name)
-        assert {"gres/qpu=2", "gres/qpu:aer=2"} <= set(tres.split(","))
-
-        monkeypatch.setenv("SLURM_CONF", cluster.environ["SLURM_CONF"])
-        others = Component(account="chemistry", gres=("qpu:aer:1",))
-        with pytest.raises(JobRefusedError, match="Invalid account or account/partition"):
-            submit(Job(name="x", command=("true",), components=(others,)))
-        if ROOT:
-            without = ["runuser", "-u", "daemon", "--", "srun", "--gres=qpu:aer:1", "true"]
-            assert "Invalid account" in cluster.run(without, check=False, cwd="/").stderr
+    monkeypatch.setenv("SLURM_CONF", accounted.environ["SLURM_CONF"])
+    others = Component(account="chemistry", gres=("qpu:aer:1",))
+    with pytest.raises(JobRefusedError, match="Invalid account or account/partition"):
+        submit(Job(name="x", command=("true",), components=(others,)))
+    if ROOT:
+        without = ["runuser", "-u", "daemon", "--", "srun", "--gres=qpu:aer:1", "true"]
+        assert "Invalid account" in accounted.run(without, check=False, cwd="/").stderr
 
 
 # From the command line

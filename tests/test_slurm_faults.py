@@ -9,8 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import dask_cluster_tasks as tasks
+import psutil
 import pytest
+from distributed import Client
 from family import eventually
+from waiting import SECONDS, until
 
 from hybridflow.errors import JobFailedError
 from hybridflow.events import VendorJobEnded, VendorJobStarted, read_events
@@ -18,6 +22,7 @@ from hybridflow.records import JobState
 from hybridflow.slurm import Component, Job, JobInfo, SlurmState, cancel, submit, wait, wait_for_end
 from hybridflow.slurm.cluster import SlurmCluster
 from hybridflow.testing import QpuEmulator, qpu_emulator, slurm_cluster
+from hybridflow_dask import HybridCluster
 
 # `device` is a licence, so that its jobs can be kept off the node that is broken here.
 QPUS = [
@@ -217,6 +222,63 @@ def test_a_node_that_dies_with_a_slot_is_named_and_the_slot_is_free_again(place:
     wait(shell("test $QRMI_JOB_QPU_RESOURCES = aer_a", QPU))
 
 
+def test_a_slurmd_that_hangs_loses_no_job_and_no_slot(place: Place) -> None:
+    """Its job ends meanwhile; when it goes on, the end is known and the slot is free again."""
+    job = place.hold(QPU, f"until test -e {place.folder}/go; do sleep 0.1; done; exit 5")
+    (daemon,) = (
+        process
+        for process in psutil.process_iter(["cmdline", "name"])
+        if process.info["name"] == "slurmd"
+        and process.info["cmdline"][-2:] == ["-N", "q1"]
+        and process.environ()["SLURM_CONF"] == place.cluster.environ["SLURM_CONF"]
+    )
+    daemon.suspend()
+    try:
+        (place.folder / "go").touch()
+        eventually(lambda: place.state(job) != "RUNNING")
+        waiting = shell("true", QPU)
+    finally:
+        daemon.resume()
+    assert wait_for_end(job).exit_status == 5
+    wait(waiting)
+
+
+# --- a workflow whose block is taken -------------------------------------------------------------
+
+BLOCKS = """
+[qpu.aer_a]
+backend = "fake"
+[classical]
+workers = 1
+[slurm.classical]
+partition = "classical"
+nodes = 1
+[slurm.blocks]
+kind = "elastic"
+"""
+
+
+def test_dask_goes_on_when_a_block_is_preempted(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What ran in it runs again in the next one."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    (place.folder / "site.toml").write_text(BLOCKS)
+    calls, go = place.folder / "calls", place.folder / "go"
+    with HybridCluster("site.toml") as dask, Client(dask) as client:
+        task = client.submit(tasks.waits_too, calls, go, pure=False)
+        until(calls.exists)
+        (first,) = dask.jobs.values()
+        node = place.run("squeue", "--noheader", f"--jobs={first.id}", "--format=%N")
+        place.run("scontrol", "update", "partitionname=main", "PriorityTier=10")
+        higher = Component(partition="main", extra=("--exclusive", f"--nodelist={node}"))
+        submit(Job(name="higher", command=("true",), components=(higher,), output="/dev/null"))
+        until(lambda: calls.read_text() == "xx")
+        go.touch()
+        assert task.result(SECONDS) == 2
+        assert place.state(first.id) == "PREEMPTED"
+
+
 # --- the queue -----------------------------------------------------------------------------------
 
 
@@ -238,7 +300,7 @@ def test_a_full_partition_is_waited_for(place: Place) -> None:
 def test_fifty_jobs_have_one_slot_one_after_the_other_in_slurms_order(place: Place) -> None:
     """Each says when it begins and ends; none begins before the one before it has ended."""
     log = place.folder / "log"
-    script = f"echo begin $SLURM_JOB_ID >> {log}; srun true; echo end $SLURM_JOB_ID >> {log}"
+    script = f"echo begin $SLURM_JOB_ID >> {log}; echo end $SLURM_JOB_ID >> {log}"
     slot = Component(partition="qpu", qpu=("one",))
     jobs = [shell(script, slot) for _ in range(50)]
     eventually(lambda: log.exists() and len(log.read_text().splitlines()) == 100, 240)

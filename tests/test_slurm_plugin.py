@@ -7,7 +7,7 @@ import re
 import subprocess
 import time
 import venv
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from users import python_of
+from waiting import until
 
 from hybridflow.errors import InputError, MissingProgramError
 from hybridflow.slurm.cluster import SlurmCluster
@@ -80,10 +81,18 @@ class Site:
         """Run a batch job to its end: its exit status and all that it printed."""
         output = self.tmp / f"{time.monotonic_ns()}.out"
         done = self.run(
-            "sbatch", "--wait", f"--output={output}", *options, "--wrap", script, **more
+            *("sbatch", "--parsable", f"--output={output}", *options, "--wrap", script), **more
         )
-        text = output.read_text() if output.exists() else ""
-        return done.returncode, text + done.stderr
+        status = self.ended(done)
+        return status, (output.read_text() if output.exists() else "") + done.stderr
+
+    def ended(self, submission: subprocess.CompletedProcess[str]) -> int:
+        """Wait for a job, more closely than `sbatch --wait`; return 0 if it has completed."""
+        if submission.returncode:
+            return submission.returncode
+        job = submission.stdout.strip()
+        until(lambda: self.state(job).split()[0] not in ("PENDING", "RUNNING", "COMPLETING"))
+        return 0 if self.state(job).startswith("COMPLETED") else 1
 
     def submit(self, script: str, *options: str) -> str:
         words = ["sbatch", "--parsable", "--output=/dev/null", *options, "--wrap", script]
@@ -144,13 +153,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         yield Site(cluster, definitions, log, tmp)
 
 
-def eventually(condition: Callable[[], object], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "in vain"
-        time.sleep(0.05)
-
-
 def variables(text: str) -> dict[str, str]:
     pairs = [line.partition("=") for line in text.splitlines()]
     return {name: value for name, _, value in pairs if "QPU" in name or "QRMI" in name}
@@ -179,7 +181,7 @@ def test_a_batch_job_sees_what_it_has_acquired(site: Site) -> None:
         **{f"{name}_QRMI_JOB_QPU_SLOTS": "1" for name in ("aer_a", "aer_b")},
         **{f"{name}_QRMI_JOB_TIMEOUT_SECONDS": "300" for name in ("aer_a", "aer_b")},
     }
-    eventually(lambda: not site.kept())
+    until(lambda: not site.kept())
 
 
 @pytest.mark.parametrize(
@@ -217,8 +219,8 @@ def test_a_later_component_of_a_heterogeneous_job_has_the_slot(site: Site) -> No
         "#SBATCH hetjob\n#SBATCH -p classical\n"
         "srun --het-group=0,1,2 sh -c 'echo $SLURMD_NODENAME=$QRMI_JOB_QPU_RESOURCES'\n"
     )
-    done = site.run("sbatch", "--wait", f"--output={output}", str(script))
-    assert done.returncode == 0, done.stderr
+    done = site.run("sbatch", "--parsable", f"--output={output}", str(script))
+    assert site.ended(done) == 0, done.stderr
     assert sorted(output.read_text().split()) == ["c1=", "c2=", "q1=aer_b,aer_a"]
 
 
@@ -236,39 +238,39 @@ def test_what_a_vendors_package_prints_reaches_no_job(site: Site) -> None:
     done = site.run("srun", "--qpu=vendor", "env")
     assert done.returncode == 0, done.stderr
     assert "LD_PRELOAD" not in done.stdout + done.stderr
-    eventually(lambda: not site.kept())
+    until(lambda: not site.kept())
 
 
 def test_a_second_job_waits_and_a_cancelled_one_gives_back(site: Site) -> None:
     """The vendor sees acquire and release by turns, whatever ends the job."""
     site.vendor_log.unlink(missing_ok=True)
     first = site.submit("sleep 100", "--qpu=vendor")
-    eventually(lambda: site.vendor_log.exists())
+    until(lambda: site.vendor_log.exists())
     second = site.submit("true", "--qpu=vendor")
     third = site.submit("true", "--gres=qpu:vendor:1")
-    eventually(lambda: site.state(second) == "PENDING Resources")
+    until(lambda: site.state(second) == "PENDING Resources")
     site.run("scancel", first)
-    eventually(lambda: all(site.state(job).startswith("COMPLETED") for job in (second, third)))
+    until(lambda: all(site.state(job).startswith("COMPLETED") for job in (second, third)))
     acquired, released = "acquire vendor", "release token-of-the-vendor vendor"
-    eventually(lambda: site.vendor_log.read_text().splitlines() == [acquired, released] * 3)
-    eventually(lambda: not site.kept())
+    until(lambda: site.vendor_log.read_text().splitlines() == [acquired, released] * 3)
+    until(lambda: not site.kept())
 
 
 def test_what_a_dead_nodes_job_had_is_given_back(site: Site) -> None:
     """By slurmctld, since the node cannot; a job that ends on a living node is left to that."""
     site.vendor_log.unlink(missing_ok=True)
     job = site.submit("sleep 100", "--qpu=vendor", "--no-requeue")
-    eventually(lambda: site.state(job).startswith("RUNNING") and site.vendor_log.exists())
+    until(lambda: site.state(job).startswith("RUNNING") and site.vendor_log.exists())
     assert len(site.kept()) > 1
     site.cluster.kill_node("q1")
     assert site.vendor_log.read_text().splitlines() == ["acquire vendor"]
     site.run("scontrol", "update", "nodename=q1", "state=down", "reason=test")
     released = ["acquire vendor", "release token-of-the-vendor vendor"]
-    eventually(lambda: site.vendor_log.read_text().splitlines() == released)
-    eventually(lambda: site.state(job).startswith("NODE_FAIL"))
+    until(lambda: site.vendor_log.read_text().splitlines() == released)
+    until(lambda: site.state(job).startswith("NODE_FAIL"))
     site.cluster.start_node("q1")
     assert site.run("srun", "--qpu=vendor", "true").returncode == 0
-    eventually(lambda: site.vendor_log.read_text().splitlines() == released * 2)
+    until(lambda: site.vendor_log.read_text().splitlines() == released * 2)
 
 
 # --- who gets none --------------------------------------------------------------------------------
@@ -304,10 +306,10 @@ def test_what_a_user_writes_into_the_options_variable_forges_nothing(site: Site)
     done = without(
         site,
         "PlugStackConfig|CliFilterPlugins",
-        ["sbatch", "--wait", "-p", "qpu", f"--output={output}", "--wrap", "echo reached"],
+        ["sbatch", "--parsable", "-p", "qpu", f"--output={output}", "--wrap", "echo reached"],
         _SLURM_SPANK_OPTION_hybridflow_qpu="x\ngres x\ngres-here qpu:aer_b(CNT:1)",
     )
-    assert done.returncode != 0
+    assert site.ended(done) != 0
     assert "the job's allocation holds no slot of x_gres_x" in output.read_text()
     site.assert_nothing_drained()
 
@@ -326,7 +328,7 @@ def test_an_environment_of_what_is_no_variable_does_not_hang_the_step(site: Site
     source.write_text(ODD_ENVIRONMENT)
     subprocess.run(["cc", "-o", program, source, "-lslurm"], check=True, timeout=30)
     assert site.run(str(program), str(output)).returncode == 0
-    eventually(lambda: output.exists() and output.read_text() == "reached\n")
+    until(lambda: output.exists() and output.read_text() == "reached\n")
     site.assert_nothing_drained()
 
 
@@ -381,7 +383,7 @@ def test_what_cannot_be_acquired_fails_the_job(site: Site) -> None:
     assert KEY not in text
     assert "reached" not in text
     site.assert_nothing_drained()
-    eventually(lambda: not site.kept())
+    until(lambda: not site.kept())
 
 
 def test_a_part_is_enough_where_the_user_says_so(site: Site) -> None:
@@ -439,7 +441,7 @@ def test_a_credential_is_its_users_alone_and_in_no_environment(site: Site) -> No
         assert not [path for path in Path("/proc").glob("[0-9]*/cmdline") if _holds(path)]
         text, _ = job.communicate("\n", timeout=20)
     assert json.loads(text) == {"aer_a": {"QRMI_AER_KEY": KEY}}
-    eventually(lambda: not file.parent.exists())
+    until(lambda: not file.parent.exists())
     assert not [path for path in (site.cluster.folder / "log").iterdir() if _holds(path)]
 
 
@@ -499,7 +501,7 @@ def test_two_users_at_once_have_no_way_to_one_another(site: Site) -> None:
         for job in jobs.values():
             job.communicate("\n", timeout=40)
             assert job.returncode == 0
-    eventually(lambda: not site.kept())
+    until(lambda: not site.kept())
 
 
 def _holds(path: Path) -> bool:
@@ -514,7 +516,7 @@ def test_each_step_has_credentials_of_its_own(site: Site) -> None:
     step = "srun --overlap --ntasks=1 sh -c 'cat $HYBRIDFLOW_CREDENTIALS'"
     status, text = site.batch(f"rm $HYBRIDFLOW_CREDENTIALS; {step}; {step}", "--qpu=aer_a")
     assert (status, text.count(KEY)) == (0, 2), text
-    eventually(lambda: not site.kept())
+    until(lambda: not site.kept())
 
 
 # --- the helper and the build, without a cluster --------------------------------------------------

@@ -1,17 +1,15 @@
 """``hybridflow submit``: one job with a QPU slot and classical nodes, on a real cluster."""
 
-import contextlib
 import json
 import os
 import re
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 from click.testing import CliRunner, Result
+from waiting import processes_of, until
 
 from hybridflow.cli import main
 from hybridflow.errors import InputError, SiteError
@@ -22,6 +20,7 @@ from hybridflow.slurm import (
     cancel,
     coscheduled_job,
     current_allocation,
+    queries,
     wait_for_end,
 )
 from hybridflow.slurm.cluster import SlurmCluster
@@ -88,6 +87,7 @@ def unplugged(
     """A cluster without the plugin, for this process's own commands."""
     for name, value in bare.environ.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr(queries, "LAST_SECONDS", queries.FIRST_SECONDS)
     monkeypatch.chdir(tmp_path)
     yield bare
     bare.run(["scancel", "--user", str(os.getuid())])
@@ -217,22 +217,6 @@ def wait_is_over(number: str) -> bool:
     return Watch([number]).look()[number].state.final
 
 
-def processes_of(site: Path) -> list[int]:
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if process.environ().get("HYBRIDFLOW_SITE") == str(site):
-                found.append(process.pid)
-    return found
-
-
-def until(condition: Callable[[], bool], seconds: float = 100) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-
-
 @pytest.mark.timeout(240)
 def test_sqd_in_one_job_gives_the_energy_of_the_laptop(
     unplugged: SlurmCluster, site: Path, tmp_path: Path
@@ -241,12 +225,13 @@ def test_sqd_in_one_job_gives_the_energy_of_the_laptop(
     run = ["run", "sqd", "--molecule", "h2", "--shots", "1000", "--iterations", "1", "--quiet"]
     done = submit(
         site,
-        *("--wait", "--", sys.executable, "-m", "hybridflow", *run),
+        *("--", sys.executable, "-m", "hybridflow", *run),
         *("--engine", "parsl", "--output", "job"),
     )
-    assert done.exit_code == 0, said(tmp_path)
     laptop = [*run, "--site", str(site), "--engine", "local", "--output", "laptop"]
     assert CliRunner().invoke(main, laptop, catch_exceptions=False).exit_code == 0
+    number = done.output.split()[1]
+    assert wait_for_end(number).state is SlurmState.COMPLETED, said(tmp_path)
     results = [json.loads(Path(name, "result.json").read_text()) for name in ("job", "laptop")]
     assert results[0]["energy_hartree"] == pytest.approx(results[1]["energy_hartree"], abs=1e-10)
 

@@ -5,7 +5,10 @@ import os
 import pwd
 import re
 import shlex
+import shutil
 import stat
+import sys
+import time
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -16,7 +19,7 @@ from family import eventually
 from hybridflow.cli import main
 from hybridflow.errors import SlurmError
 from hybridflow.site import load_site
-from hybridflow.slurm import SlotUsage, booked_times, slot_usage
+from hybridflow.slurm import SlotUsage, VendorTime, booked_times, slot_usage
 from hybridflow.slurm.cluster import SlurmCluster
 
 SITE = """
@@ -33,14 +36,14 @@ gres = "qpu:aer_b:1"
 # Real lines of Slurm 22.05, with other users: a plain job, a heterogeneous one, an array's task, a
 # job that ran twice, one that waits, and one without a QPU.
 SACCT = """\
-1|ada|chem|10|billing=1,cpu=1,gres/qpu:aer=2,gres/qpu=2,license/cloud=1,node=1
-2+0|ada|chem|5|billing=1,cpu=1,gres/qpu:aer=1,gres/qpu=1,license/cloud=2,node=1
-2+1|ada|chem|5|billing=1,cpu=1,gres/qpu:aer_b=1,gres/qpu=1,node=1
-5_7|bob|bio|3|billing=1,cpu=1,gres/qpu:aer_b=1,gres/qpu=1,mem=200M,node=1
-8|bob|chem|4|billing=1,cpu=1,gres/qpu:aer=1,gres/qpu=1,node=1
-8|bob|chem|6|billing=1,cpu=1,gres/qpu:aer=1,gres/qpu=1,node=1
-9|bob|chem|0|
-10|bob|chem|99|billing=4,cpu=4,gres/gpu=1,license/matlab=1,node=1
+1|ada|chem|10|billing=1,cpu=1,gres/qpu:aer=2,gres/qpu=2,license/cloud=1,node=1|1
+2+0|ada|chem|5|billing=1,cpu=1,gres/qpu:aer=1,gres/qpu=1,license/cloud=2,node=1|2
+2+1|ada|chem|5|billing=1,cpu=1,gres/qpu:aer_b=1,gres/qpu=1,node=1|3
+5_7|bob|bio|3|billing=1,cpu=1,gres/qpu:aer_b=1,gres/qpu=1,mem=200M,node=1|12
+8|bob|chem|4|billing=1,cpu=1,gres/qpu:aer=1,gres/qpu=1,node=1|8
+8|bob|chem|6|billing=1,cpu=1,gres/qpu:aer=1,gres/qpu=1,node=1|8
+9|bob|chem|0||9
+10|bob|chem|99|billing=4,cpu=4,gres/gpu=1,license/matlab=1,node=1|10
 """
 
 START, END = datetime(2026, 1, 1), datetime(2026, 1, 31, 12)
@@ -77,7 +80,10 @@ def usage(site: str, *options: str) -> Result:
 
 
 def sums_of(result: Result) -> list[tuple[object, ...]]:
-    return [tuple(entry.values()) for entry in json.loads(result.output)["usage"]]
+    columns = ("user", "account", "resource", "jobs", "slot_seconds")
+    return [
+        tuple(entry[column] for column in columns) for entry in json.loads(result.output)["usage"]
+    ]
 
 
 def test_slot_time_is_summed_by_user_account_and_resource(commands: Path, site: str) -> None:
@@ -98,6 +104,35 @@ def test_components_of_a_heterogeneous_job_are_one_job(commands: Path, site: str
         SlotUsage(user="ada", jobs=2, slot_seconds=50, **everything),
         SlotUsage(user="bob", jobs=2, slot_seconds=13, **everything),
     ]
+
+
+def test_what_vendors_billed_stands_beside_each_job_once(commands: Path, site: str) -> None:
+    vendors = {
+        ("1", "aer", "ada"): VendorTime(vendor_jobs=2, qpu_seconds=3.5),
+        ("2", "cloud", "ada"): VendorTime(vendor_jobs=1, qpu_seconds=1.0),
+        # Booked twice: it was requeued.
+        ("8", "aer", "bob"): VendorTime(vendor_jobs=4, qpu_seconds=2.0),
+        ("99", "aer", "ada"): VendorTime(vendor_jobs=1, qpu_seconds=9.0),
+        # From a ledger of Eve's that speaks of Ada's job.
+        ("1", "aer", "eve"): VendorTime(vendor_jobs=1, qpu_seconds=9.0),
+    }
+    booked = booked_times(load_site(site), START, END)
+    found = slot_usage(booked, ("user", "resource"), vendors)
+    assert [(u.user, u.resource, u.vendor_jobs, u.qpu_seconds) for u in found] == [
+        ("ada", "aer", 2, 3.5),
+        ("ada", "big", 0, 0.0),
+        ("ada", "cloud", 1, 1.0),
+        ("bob", "aer", 4, 2.0),
+        ("bob", "big", 0, 0.0),
+    ]
+
+
+def test_runs_that_are_none_are_named(commands: Path, site: str, tmp_path: Path) -> None:
+    done = usage(site, "--end=2026-01-31", "--runs", str(tmp_path))
+    assert done.exit_code == 2
+    assert f"there is no ledger in {tmp_path}" in done.output
+    mixed = CliRunner().invoke(main, ["usage", "runs/one", "--runs", "runs"])
+    assert "--runs: for slots only, without RUN_DIR" in mixed.output
 
 
 def test_sacct_is_told_what_is_asked_for(commands: Path, site: str) -> None:
@@ -140,7 +175,7 @@ def test_it_is_of_this_month_unless_said(commands: Path, site: str) -> None:
 
 
 def test_slots_that_slurm_books_without_a_type_are_not_lost(commands: Path, site: str) -> None:
-    program(commands, "sacct", "1|ada|chem|10|gres/qpu:aer=1,gres/qpu=3\n")
+    program(commands, "sacct", "1|ada|chem|10|gres/qpu:aer=1,gres/qpu=3|1\n")
     found = slot_usage(booked_times(load_site(site), START, END), ("resource",))
     assert [(entry.resource, entry.slot_seconds) for entry in found] == [("aer", 10), ("qpu", 20)]
 
@@ -170,7 +205,7 @@ def test_an_answer_that_is_none_is_an_error(commands: Path, site: str, line: str
 
 @pytest.mark.parametrize("booked", ["cpu,mem", "cpu,gres/gpu,license/matlab"])
 def test_accounts_without_qpus_are_no_zero(commands: Path, site: str, booked: str) -> None:
-    program(commands, "sacct", "10|bob|chem|99|cpu=4\n")
+    program(commands, "sacct", "10|bob|chem|99|cpu=4|10\n")
     program(commands, "scontrol", f"AccountingStorageTRES   = {booked}\nOther = 1\n")
     with pytest.raises(SlurmError, match="no accounts of QPUs: an administrator sets up"):
         booked_times(load_site(site), START, END)
@@ -189,23 +224,68 @@ def test_a_slurm_without_accounts_says_so(on_cluster: SlurmCluster, site: str) -
     assert "this Slurm keeps no accounts: an administrator sets up slurmdbd" in done.output
 
 
-def test_a_real_job_stands_in_the_books(site: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with SlurmCluster(
-        nodes=1, qpus={"aer": 2, "aer_b": 1}, licenses={"cloud": 2}, accounting=True
-    ) as cluster:
-        for name, value in cluster.environ.items():
-            monkeypatch.setenv(name, value)
-        config = cluster.run(["scontrol", "show", "config"]).stdout
-        assert "gres/qpu,gres/qpu:aer,gres/qpu:aer_b,license/cloud" in config
-        assert sums_of(usage(site, "--json")) == []
-        cluster.run(shlex.split("srun --gres=qpu:aer:2 --licenses=cloud:1 sleep 1"))
-        query = ["sacct", "-XnP", "--allusers", "--format=State,ElapsedRaw"]
-        eventually(lambda: "COMPLETED|" in cluster.run(query).stdout)
-        seconds = int(cluster.run(query).stdout.strip().partition("|")[2])
-        assert seconds >= 1
-        me = pwd.getpwuid(os.geteuid()).pw_name
-        assert sums_of(usage(site, "--json", "--user", me)) == [
-            (me, "hybridflow", "aer", 1, 2 * seconds),
-            (me, "hybridflow", "cloud", 1, seconds),
-        ]
-        assert "Invalid user id: nobody-here" in usage(site, "--user=nobody-here").output
+def test_a_real_job_stands_in_the_books(
+    accounted: SlurmCluster, site: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in accounted.environ.items():
+        monkeypatch.setenv(name, value)
+    config = accounted.run(["scontrol", "show", "config"]).stdout
+    assert "gres/qpu,gres/qpu:aer,gres/qpu:aer_b,license/cloud" in config
+    time.sleep(1)  # jobs of other tests have ended before the second in which this one's begin
+    since = f"--start={datetime.now():%Y-%m-%dT%H:%M:%S}"
+    assert sums_of(usage(site, "--json", "--user=daemon")) == []
+    accounted.run(shlex.split("srun --job-name=a --gres=qpu:aer:2 --licenses=cloud:1 sleep 1"))
+    query = ["sacct", "-XnP", "--allusers", "--name=a", "--format=State,ElapsedRaw"]
+    eventually(lambda: "COMPLETED|" in accounted.run(query).stdout)
+    seconds = int(accounted.run(query).stdout.strip().partition("|")[2])
+    assert seconds >= 1
+    me = pwd.getpwuid(os.geteuid()).pw_name
+    assert sums_of(usage(site, "--json", since, "--user", me)) == [
+        (me, "hybridflow", "aer", 1, 2 * seconds),
+        (me, "hybridflow", "cloud", 1, seconds),
+    ]
+    assert "Invalid user id: nobody-here" in usage(site, "--user=nobody-here").output
+    check_vendors(accounted, tmp_path, since)
+
+
+QUANTUM_JOB = """
+from qiskit import QuantumCircuit
+import hybridflow as hf
+
+circuit = QuantumCircuit(1)
+circuit.measure_all()
+for shots in (100, 200):
+    hf.Sampler().run([circuit], shots=shots).result()
+"""
+VENDORS_SITE = """
+[qpu.aer]
+backend = "aer"
+seconds_per_job = 0.5
+[slurm.slots.aer]
+qpu = false
+gres = "qpu:aer:1"
+"""
+
+
+def check_vendors(cluster: SlurmCluster, folder: Path, since: str) -> None:
+    (folder / "vendors.toml").write_text(VENDORS_SITE)
+    (folder / "job.py").write_text(QUANTUM_JOB)
+    run = folder / "runs" / "one"
+    door = f"{sys.executable} -m hybridflow slot run --site {folder}/vendors.toml --"
+    cluster.run(
+        shlex.split(f"srun --gres=qpu:aer:1 {door} {sys.executable} {folder}/job.py"),
+        env={"HYBRIDFLOW_RUN": str(run)},
+    )
+
+    def billed() -> list[tuple[object, ...]]:
+        options = ("--json", since, "--by=resource", "--resource=aer", "--runs", str(run.parent))
+        (entry,) = json.loads(usage(f"{folder}/vendors.toml", *options).output)["usage"]
+        return [(entry["jobs"], entry["vendor_jobs"], entry["qpu_seconds"])]
+
+    eventually(lambda: billed() == [(2, 2, pytest.approx(1.0))])
+    shutil.copytree(run, run.with_name("copy"))
+    assert billed() == [(2, 2, pytest.approx(1.0))]
+    if os.geteuid() == 0:
+        for ledger in run.parent.glob("*/ledger"):
+            os.chown(ledger, pwd.getpwnam("daemon").pw_uid, -1)
+        assert billed() == [(2, 0, 0.0)], "a ledger of another user's speaks of no job of this one"

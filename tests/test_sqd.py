@@ -376,7 +376,7 @@ def test_a_report_that_fails_costs_no_result(
     def fail(_: object) -> None:
         raise ArithmeticError("the page broke down")
 
-    monkeypatch.setattr("hybridflow_workflows.sqd.workflow.write_report", fail)
+    monkeypatch.setattr("hybridflow_workflows.folder.write_report", fail)
     asked = SQDParameters(molecule="h2", basis="sto-3g", shots=200)
     with Display() as display:
         result = run_sqd(

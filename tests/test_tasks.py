@@ -114,7 +114,7 @@ MARKED: list[Any] = [
 ]
 
 
-@pytest.mark.parametrize("function", MARKED, ids=repr)
+@pytest.mark.parametrize("function", MARKED)
 def test_the_mark_is_found(function: Any) -> None:
     assert is_quantum_task(function)
 
@@ -122,7 +122,6 @@ def test_the_mark_is_found(function: Any) -> None:
 @pytest.mark.parametrize(
     "function",
     [plain, functools.partial(plain, 3), wrapping(plain), guarded(plain), print, int, None, 7],
-    ids=repr,
 )
 def test_no_mark_is_made_up(function: Any) -> None:
     assert not is_quantum_task(function)

@@ -15,7 +15,7 @@ from hybridflow_dask.labels import QPU
 from hybridflow_dask.members import member_of
 
 if TYPE_CHECKING:
-    from hybridflow_dask.cluster import HybridCluster
+    from hybridflow_dask.sizes import SizedCluster
 
 __all__ = ["ClassicalAdaptive", "GroupAdaptive", "QuantumAdaptive"]
 
@@ -35,10 +35,10 @@ class GroupAdaptive(Adaptive):
         All others of :class:`distributed.deploy.Adaptive`.
     """
 
-    cluster: "HybridCluster"
+    cluster: "SizedCluster"
 
     def __init__(
-        self, cluster: "HybridCluster", group: Group, minimum: int, maximum: int, **options: Any
+        self, cluster: "SizedCluster", group: Group, minimum: int, maximum: int, **options: Any
     ) -> None:
         self.group = group
         super().__init__(cluster, minimum=minimum, maximum=maximum, **options)

@@ -237,6 +237,12 @@ class Block(Member):
         assert self.info is not None
         return not self.info.state.final or self.info.exit_status in HOPELESS or self._is_apart
 
+    @property
+    def ran_out_of_time(self) -> bool:
+        """Whether its job was over: its workers leave before that, and then it has completed."""
+        ends = (SlurmState.COMPLETED, SlurmState.TIMEOUT)
+        return self.info is not None and self.info.state in ends
+
     def error(self, who: str, role: Role) -> HybridflowError:
         """Return why it has ended: what Slurm, the door or the keeper said."""
         what = "QPU slot" if role is Role.QUANTUM else "workers"

@@ -5,8 +5,8 @@
     client ── graph: PackedCircuit ──► scheduler ── task: circuit_from_bytes ──► worker
     worker ── result: circuit_from_bytes ──► client, other workers
 
-A graph is unpickled and pickled once more in the scheduler, which never looks into a circuit: there
-it stays the bytes that the client has written.
+In the scheduler circuits, and marked functions, stay the bytes that the client has written:
+``packed.py``.
 
 :func:`install` puts this in the place of Dask's own family of serializers ``pickle``, in the client
 and in every worker. (Dask's ``dask_serialize`` is for objects that are sent alone, and its reader
@@ -28,27 +28,15 @@ from distributed.protocol.serialize import (
     register_serialization_family,
 )
 
-from hybridflow.circuits import circuit_from_bytes, circuit_to_bytes
+from hybridflow.circuits import circuit_to_bytes
 from hybridflow_dask.pickles import written
 
 if TYPE_CHECKING:
     from qiskit import QuantumCircuit
 
-__all__ = ["PackedCircuit", "install"]
+__all__ = ["install"]
 
 Frames = tuple[dict[str, Any], list[Any]]
-
-
-class PackedCircuit:
-    """A circuit in the scheduler: QPY, which becomes the circuit when it is pickled again."""
-
-    __slots__ = ("data",)
-
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return circuit_from_bytes, (self.data,)
 
 
 def install() -> None:
@@ -70,7 +58,7 @@ def _dumps(x: Any, context: Mapping[str, Any] | None = None) -> Frames:
             x,
             protocol=protocol,
             buffers=buffers if protocol >= 5 else None,  # older pickles hold everything
-            restore=PackedCircuit if isinstance(x, Expr) else None,
+            packed=isinstance(x, Expr),
         )
     except Exception:  # Dask has one more way, or says why it has none
         return _theirs(x, context)

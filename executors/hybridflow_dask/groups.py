@@ -4,6 +4,7 @@ Its members are processes of this machine with a worker each, or blocks of Slurm
 (``members.py``). A member that ends by itself is replaced, the more slowly the more often it
 happens. One that ends without a worker having come up is tried again a few times; then, or at once
 where trying again cannot help, the group has failed, with what the door, the keeper or Slurm said.
+So has it when one member after the other runs out of time before a task has ended in it.
 """
 
 import asyncio
@@ -12,7 +13,7 @@ from collections.abc import Collection, Iterable
 from typing import Any
 
 from hybridflow.environment import Role
-from hybridflow.errors import HybridflowError
+from hybridflow.errors import HybridflowError, JobFailedError
 from hybridflow_dask.labels import CLASSICAL, COSCHEDULED, QPU, QUANTUM, resource_label
 from hybridflow_dask.members import Member, member_of, worker_name
 
@@ -86,6 +87,7 @@ class Group:
         self._up: set[str] = set()
         self._failed_starts = 0
         self._early_ends = 0
+        self._vain_ends = 0
 
     def members(self, names: Iterable[Any]) -> list[str]:
         """Return those that belong here, of some members or of the members of some workers."""
@@ -110,7 +112,7 @@ class Group:
         """Change how many members there should be, and forget past failures."""
         self.size = size
         self.error = None
-        self._failed_starts = self._early_ends = 0
+        self._failed_starts = self._early_ends = self._vain_ends = 0
 
     @property
     def up(self) -> int:
@@ -136,8 +138,15 @@ class Group:
         """Take down that the scheduler has lost a worker, or let it go."""
         self._up.discard(name)
 
-    def ended(self, member: Member) -> float | None:
+    def ended(self, member: Member, *, in_vain: bool = False) -> float | None:
         """Take down that a member has ended by itself.
+
+        Parameters
+        ----------
+        member
+            Which one.
+        in_vain
+            Whether no task has ended in it, although it was given some.
 
         Returns
         -------
@@ -150,12 +159,23 @@ class Group:
         delay = min(_FIRST_DELAY_SECONDS * 2.0**self._early_ends, _LAST_DELAY_SECONDS)
         self._early_ends += 1
         if member.came_up_at:
-            return delay
+            return None if self._are_too_short(in_vain and member.ran_out_of_time) else delay
         self._failed_starts += 1
         if self._failed_starts < STARTS and not member.is_hopeless:
             return delay
         self.error = member.error(f"the group {self.label!r}", self.role)
         return None
+
+    def _are_too_short(self, in_vain: bool) -> bool:
+        self._vain_ends = self._vain_ends + 1 if in_vain else 0
+        if self._vain_ends < STARTS:
+            return False
+        self.error = JobFailedError(
+            f"the group {self.label!r}: {STARTS} blocks in a row have come to the end of their "
+            "time before one of their tasks had ended, and the next one would: raise `walltime` in "
+            "[slurm] of the site file, or divide the tasks"
+        )
+        return True
 
 
 class CoscheduledGroup(Group):

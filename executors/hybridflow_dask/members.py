@@ -59,6 +59,11 @@ class Member(ProcessInterface):
     def is_hopeless(self) -> bool:
         """Whether another start would end as this one has."""
 
+    @property
+    def ran_out_of_time(self) -> bool:
+        """Whether it has ended because its time was over."""
+        return False
+
     @abstractmethod
     def error(self, who: str, role: Role) -> HybridflowError:
         """Return why it has ended, or did not come up.

@@ -8,12 +8,15 @@ import copyreg
 import io
 import pickle
 import sys
+import types
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import cloudpickle
 
 from hybridflow.circuits import reducers
+from hybridflow.tasks import is_quantum_task
+from hybridflow_dask.packed import PackedCircuit, PackedFunction
 
 __all__ = ["dumps", "written"]
 
@@ -30,7 +33,7 @@ def written(
     *,
     protocol: int = pickle.HIGHEST_PROTOCOL,
     buffers: list[pickle.PickleBuffer] | None = None,
-    restore: Callable[[bytes], object] | None = None,
+    packed: bool = False,
 ) -> bytes:
     """Return `value` as a pickle.
 
@@ -42,16 +45,18 @@ def written(
         Of the pickle.
     buffers
         Gets large buffers, which are then not in the pickle.
-    restore
-        What the reader makes of a circuit's QPY: see :func:`hybridflow.circuits.reducers`.
+    packed
+        Whether the reader is the scheduler, for which circuits and marked functions stay bytes.
     """
+    restore = PackedCircuit if packed else None
     table: _Reducers = reducers(restore) if "qiskit" in sys.modules else {}
     try:
         return _write(_PlainPickler, table, value, protocol, buffers)
     except Exception:  # whatever the objects raise: the other one can, or says why it cannot
         if buffers is not None:
             buffers.clear()
-        return _write(_CloudPickler, table, value, protocol, buffers)
+        kind = _PackingPickler if packed else _CloudPickler
+        return _write(kind, table, value, protocol, buffers)
 
 
 def _write(
@@ -85,3 +90,13 @@ class _CloudPickler(cloudpickle.Pickler):  # type: ignore[misc]
         # Before the pickler looks for it: its class has one, too.
         self.dispatch_table = cloudpickle.Pickler.dispatch_table.new_child(table)
         super().__init__(stream, *args, **options)
+
+
+class _PackingPickler(_CloudPickler):
+    # A function of the script's is written once, in the client. (The scheduler would have to make
+    # it anew and to write it again for each task; where it uses a package, cloudpickle looks at all
+    # modules of the process for that.)
+    def reducer_override(self, obj: Any) -> Any:
+        if type(obj) is types.FunctionType and is_quantum_task(obj):
+            return PackedFunction, (obj.__name__, written(obj))
+        return super().reducer_override(obj)

@@ -3,6 +3,9 @@
 The owner sends :data:`ToHost`, the host answers with :data:`ToOwner`. A call has a number, and one
 :class:`Answer` with the same number. :class:`Ended` comes by itself, as soon as a job has ended,
 and with all that there is to know about it. There is no pickle here: only the records below.
+
+Host and owner may run in different interpreters, with other versions of hybridflow and of Qiskit:
+both say which protocol they speak, and the host which QPY it reads.
 """
 
 import socket
@@ -13,6 +16,7 @@ from typing import Any, Generic, TypeVar, cast
 import msgspec
 
 from hybridflow import wire
+from hybridflow.backends.hello import PROTOCOL, Hello
 from hybridflow.errors import ErrorRecord
 from hybridflow.records import (
     Batch,
@@ -51,10 +55,22 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Open(Message, frozen=True, kw_only=True):
-    """The first message: which backend to make. Answered with its capabilities."""
+    """The first message: which backend to make. Answered with its capabilities.
+
+    Attributes
+    ----------
+    resource, credentials
+        Of what to make.
+    foreign
+        Whether the host is in another interpreter, and is to say what it has.
+    protocol
+        The owner's.
+    """
 
     resource: Resource
     credentials: dict[str, str]
+    foreign: bool = False
+    protocol: int = PROTOCOL
 
     def __repr__(self) -> str:
         return f"Open(resource={self.resource.name!r}, credentials=<{len(self.credentials)} keys>)"
@@ -107,6 +123,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     call: int
     error: ErrorRecord | None = None
     capabilities: Capabilities | None = None
+    hello: Hello | None = None
     target: TargetSnapshot | None = None
     metadata: dict[str, str] | None = None
     job_id: str | None = None

@@ -9,14 +9,16 @@ import functools
 import hashlib
 import os
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import msgspec
 
-from hybridflow import wire
-from hybridflow.backends.base import Backend
+from hybridflow import environment, wire
+from hybridflow.backends.base import Backend, BackendType
+from hybridflow.backends.discreet import discreet
 from hybridflow.backends.registry import backend_type
 from hybridflow.errors import RequestError, SiteError
 from hybridflow.records import Resource, TargetSnapshot
@@ -24,6 +26,7 @@ from hybridflow.records import Resource, TargetSnapshot
 __all__ = ["make_backend", "open_backend", "target_snapshot"]
 
 _PACKAGES = ("hybridflow", "qiskit", "qiskit-aer", "qiskit-ibm-runtime")
+_KEPT_SECONDS = 60.0
 
 
 def open_backend(resource: Resource, credentials: Mapping[str, str]) -> Backend:
@@ -40,14 +43,15 @@ def open_backend(resource: Resource, credentials: Mapping[str, str]) -> Backend:
     -------
     Backend
         The backend itself, or a :class:`~hybridflow.backends.process.BackendProcess` where its
-        type says that it needs a process of its own.
+        type says that it needs a process of its own, or the resource an interpreter.
 
     Raises
     ------
     SiteError
-        If there is no such type of backend, or its options are wrong.
+        If there is no such type of backend, or its options are wrong. A resource with an
+        interpreter is not looked at before it is used: only there its type need be installed.
     """
-    if backend_type(resource.backend).own_process:
+    if resource.interpreter is not None or backend_type(resource.backend).own_process:
         from hybridflow.backends.process import BackendProcess
 
         return BackendProcess(resource, credentials)
@@ -77,7 +81,8 @@ def target_snapshot(resource: Resource) -> TargetSnapshot:
     """Return a resource's target, without a slot: from the cache, or from its type of backend.
 
     Only the targets that a resource's definition decides are kept (``fixed_target``); a service is
-    asked each time.
+    asked each time, with the credentials that stand in the environment (a laptop's; no worker has
+    any). One that has to be asked in a process of its own is kept here for a minute.
 
     Raises
     ------
@@ -86,9 +91,28 @@ def target_snapshot(resource: Resource) -> TargetSnapshot:
     MissingExtraError
         If a package that knows the target is not installed.
     """
+    if resource.interpreter is not None or _is_vendors(backend_type(resource.backend)):
+        return _elsewhere(wire.encode(resource), int(time.monotonic() / _KEPT_SECONDS))
     if not backend_type(resource.backend).fixed_target:
-        return make_backend(resource, {}).target()
+        keys = environment.credentials(os.environ, resource.name)
+        return discreet(make_backend(resource, keys), keys).target()
     return _snapshot(wire.encode(resource))
+
+
+def _is_vendors(kind: BackendType) -> bool:
+    # Code that is not let into the broker is not let into the user's process, either.
+    return kind.own_process and not kind.fixed_target
+
+
+@functools.lru_cache(maxsize=32)
+def _elsewhere(definition: bytes, _when: int) -> TargetSnapshot:
+    resource = wire.decode(definition, Resource)
+    keys = environment.credentials(os.environ, resource.name)
+    backend = discreet(open_backend(resource, keys), keys)
+    try:
+        return backend.target()
+    finally:
+        backend.release()
 
 
 @functools.lru_cache(maxsize=32)

@@ -21,10 +21,12 @@ import socket
 import sys
 import threading
 import traceback
+import warnings
 
 from hybridflow.backends import channel
 from hybridflow.backends.base import Backend, NotifyingBackend
 from hybridflow.backends.factory import make_backend
+from hybridflow.backends.hello import PROTOCOL, Hello, hello
 from hybridflow.errors import ErrorRecord, HybridflowError
 from hybridflow.kernel import die_with, forbid_dumps
 from hybridflow.records import JobState, JobStatus, Usage
@@ -47,14 +49,25 @@ def main() -> None:
     if not isinstance(first, channel.Open):
         return
     try:
+        if first.protocol != PROTOCOL:
+            # The owner sees from the numbers that nothing else can be said.
+            stream.send(channel.Answer(call=first.call, hello=hello()))
+            return
+        said = _hello() if first.foreign else None
         backend = make_backend(first.resource, first.credentials)
-        answer = channel.Answer(call=first.call, capabilities=backend.capabilities)
+        answer = channel.Answer(call=first.call, capabilities=backend.capabilities, hello=said)
     except Exception as error:
         stream.send(channel.Answer(call=first.call, error=_record(error)))
         return
     host = _Host(stream, backend)
     stream.send(answer)
     host.serve()
+
+
+def _hello() -> Hello:
+    # Circuits come from another Qiskit, in a version of QPY that this one has said that it reads.
+    warnings.filterwarnings("ignore", message="The qiskit version used to generate the provided")
+    return hello()
 
 
 def _guard(owner: int) -> None:

@@ -18,16 +18,21 @@ import weakref
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from functools import cached_property
 from typing import TypeVar
+
+import msgspec
 
 from hybridflow import environment
 from hybridflow.backends import channel
+from hybridflow.backends.interpreter import ask, check, python_of, variables
 from hybridflow.backends.jobs import JobTable
 from hybridflow.errors import (
     AcquireError,
     BackendLostError,
     ErrorRecord,
     InternalError,
+    SiteError,
 )
 from hybridflow.records import (
     Batch,
@@ -62,7 +67,8 @@ class BackendProcess:
     credentials
         Its credentials, by key; they cross a socket pair.
     interpreter
-        The Python that runs the child: one with hybridflow and the vendor's packages.
+        The Python that runs the child: one with hybridflow and the vendor's packages. Without it,
+        that of the resource; without that, this one.
     release_seconds
         Patience with ``release()``; after it the child is killed.
     """
@@ -72,12 +78,12 @@ class BackendProcess:
         resource: Resource,
         credentials: Mapping[str, str],
         *,
-        interpreter: str = sys.executable,
+        interpreter: str | None = None,
         release_seconds: float = 10.0,
     ) -> None:
         self._resource = resource
         self._credentials = dict(credentials)
-        self._interpreter = interpreter
+        self._named = interpreter
         self._release_seconds = release_seconds
         self._table = JobTable()
         self._lock = threading.Lock()
@@ -167,7 +173,9 @@ class BackendProcess:
             self._post(channel.Stop, job_id=job_id)
 
     def find(self, tag: str) -> str | None:
-        """Return the id of the job that was started with `tag`."""
+        """Return the id of the job that was started with `tag`, where there are tags."""
+        if not self.capabilities.tags:
+            return None
         return self._table.find(tag) or self._call(channel.Find, tag=tag).job_id
 
     def usage(self, job_id: str) -> Usage:
@@ -175,6 +183,12 @@ class BackendProcess:
         return self._table.usage(job_id)
 
     # The child
+
+    @cached_property
+    def _interpreter(self) -> str:
+        if self._named is None and self._resource.interpreter is not None:
+            return python_of(self._resource.interpreter, self._resource.name)
+        return self._named or sys.executable
 
     def _call(self, kind: type[channel.Message], **fields: object) -> channel.Answer:
         return self._post(kind, **fields).result()
@@ -190,25 +204,42 @@ class BackendProcess:
                 host = _Host(self._resource, self._interpreter, self._table)
                 # A host that is never released ends when its owner is forgotten, or at exit.
                 weakref.finalize(self, host.shut)
-                opening = channel.Open(
-                    call=host.number(), resource=self._resource, credentials=self._credentials
-                )
-                try:  # the child may have ended before it is called
-                    self._capabilities = host.call(opening).result().capabilities
-                except BackendLostError as error:
-                    host.end()
-                    raise AcquireError(
-                        f"{error}, before it was ready: its last words stand in this process's "
-                        f"stderr (interpreter: {self._interpreter})",
-                        resource=self._resource.name,
-                        transient=True,
-                    ) from error
+                try:
+                    self._capabilities = self._open(host)
                 except BaseException:
                     host.end()
                     raise
                 self._host = host
                 self._table.forget_lost()  # a durable job is asked for anew
             return self._host
+
+    def _open(self, host: "_Host") -> Capabilities:
+        is_foreign = _is_foreign(self._interpreter)
+        opening = channel.Open(
+            call=host.number(),
+            resource=self._resource,
+            credentials=self._credentials,
+            foreign=is_foreign,
+        )
+        try:  # the child may have ended before it is called
+            answer = host.call(opening).result()
+        except BackendLostError as error:
+            if is_foreign:
+                check(ask(self._interpreter), self._interpreter)  # a better reason, if it has one
+            raise AcquireError(
+                f"{error}, before it was ready: its last words stand in this process's "
+                f"stderr (interpreter: {self._interpreter})",
+                resource=self._resource.name,
+                transient=True,
+            ) from error
+        except SiteError as error:
+            if not is_foreign:
+                raise
+            raise SiteError(f"{error} (that says {self._interpreter})") from error
+        if answer.capabilities is not None and not is_foreign:
+            return answer.capabilities
+        said = check(answer.hello, self._interpreter)
+        return msgspec.structs.replace(_found(answer.capabilities), qpy=said.qpy)
 
 
 def _found(value: _T | None) -> _T:
@@ -351,6 +382,10 @@ class _Host:
             future.set_exception(ErrorRecord.of(error).error())
 
 
+def _is_foreign(interpreter: str) -> bool:
+    return interpreter != sys.executable
+
+
 def _spawn(interpreter: str, theirs: socket.socket) -> "subprocess.Popen[bytes]":
     number = theirs.fileno()
     return subprocess.Popen(
@@ -359,6 +394,6 @@ def _spawn(interpreter: str, theirs: socket.socket) -> "subprocess.Popen[bytes]"
         pass_fds=[number],
         stdin=subprocess.DEVNULL,
         stdout=2,  # what a vendor's package prints is no message of ours
-        env=environment.clean(os.environ),
+        env=variables(os.environ) if _is_foreign(interpreter) else environment.clean(os.environ),
         process_group=0,  # Ctrl-C is for the owner
     )

@@ -11,9 +11,10 @@ __all__ = ["GROUP", "backend_names", "backend_type"]
 GROUP = "hybridflow.backends"
 
 
-def backend_names() -> list[str]:
+@cache
+def backend_names() -> tuple[str, ...]:
     """Return the names of all installed types of backends."""
-    return sorted({point.name for point in entry_points(group=GROUP)})
+    return tuple(sorted({point.name for point in entry_points(group=GROUP)}))
 
 
 @cache

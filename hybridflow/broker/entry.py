@@ -39,10 +39,21 @@ class Entry:
     state
         Its state; only the queue changes it.
     identity
-        What the journal knows it by; only the journal uses it.
+        What its journal names it by, where its sender has given it a key: requests of equal
+        identity get the same results. Empty: it has no key, or there is no journal.
     """
 
-    __slots__ = ("arrived", "deliver", "group", "identity", "request", "size", "state", "work")
+    __slots__ = (
+        "__weakref__",
+        "arrived",
+        "deliver",
+        "group",
+        "identity",
+        "request",
+        "size",
+        "state",
+        "work",
+    )
 
     def __init__(
         self, request: Request, group: Hashable, deliver: Deliver, work: float = 0.0
@@ -54,4 +65,4 @@ class Entry:
         self.size = request_bytes(request)
         self.arrived = time.monotonic()
         self.state = JobState.QUEUED
-        self.identity = ""
+        self.identity = b""

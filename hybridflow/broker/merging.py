@@ -7,18 +7,27 @@
     cuts          a: (0, row 0) b: (1), (0, row 1)  c: (0, row 2)
 
 PUBs of one circuit with equal shots, options and observables, and other parameter values, become
-one PUB with an array of values: one compilation, one upload. A PUB with a seed stands alone, since
-what it gives depends on its place in an array.
+one PUB with an array of values: one compilation, one upload. So do circuits that differ in their
+gates' angles only, where the backend says that it makes no difference: the angles that differ
+become parameters. A PUB with a seed stands alone, since what it gives depends on its place in an
+array.
 """
 
 import math
 from collections.abc import Hashable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from hybridflow.angles import numbers_of
 from hybridflow.errors import InternalError, RequestError
 from hybridflow.records import Batch, PackedPub, PackedResult, Record, Request
 from hybridflow.wire import array_from_bytes, array_to_bytes
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, Any]
 
 __all__ = ["Cut", "Part", "merge", "split"]
 
@@ -39,7 +48,9 @@ class Cut(Record, frozen=True, kw_only=True):
     share: float
 
 
-def merge(requests: Sequence[Request], weights: Sequence[float]) -> tuple[Batch, tuple[Cut, ...]]:
+def merge(
+    requests: Sequence[Request], weights: Sequence[float], *, late_binding: bool = False
+) -> tuple[Batch, tuple[Cut, ...]]:
     """Return compatible requests as one batch, and each request's part of it.
 
     Parameters
@@ -48,11 +59,13 @@ def merge(requests: Sequence[Request], weights: Sequence[float]) -> tuple[Batch,
         The requests.
     weights
         What each of them costs, in any unit; the shares of all are 1 in sum.
+    late_binding
+        Whether an angle may come as a parameter's value instead.
     """
     pubs = [pub for request in requests for pub in request.pubs]
     merged: list[PackedPub] = []
     parts: list[Part] = [Part(pub=0)] * len(pubs)
-    for members in _alike(pubs):
+    for members in _alike(pubs, late_binding):
         whole = _stacked([pubs[place] for place in members])
         for row, place in enumerate(members):
             if whole is None or len(members) == 1:
@@ -66,11 +79,13 @@ def merge(requests: Sequence[Request], weights: Sequence[float]) -> tuple[Batch,
     return batch, tuple(_cuts(requests, parts, weights))
 
 
-def _alike(pubs: Sequence[PackedPub]) -> Iterable[list[int]]:
+def _alike(pubs: Sequence[PackedPub], late_binding: bool) -> Iterable[list[int]]:
     # The places of PUBs that can be one, in the order of the first of each.
     found: dict[Hashable, list[int]] = {}
     for place, pub in enumerate(pubs):
         kind = _kind(pub)
+        if kind is None and late_binding:
+            kind = _bound_kind(pub)
         found.setdefault(place if kind is None else kind, []).append(place)
     return found.values()
 
@@ -86,24 +101,50 @@ def _kind(pub: PackedPub) -> Hashable | None:
     return circuit, shape, len(values), pub.observables, pub.shots, pub.precision, pub.circuits
 
 
+def _bound_kind(pub: PackedPub) -> Hashable | None:
+    # Equal for PUBs whose circuits differ in their angles only.
+    if pub.seed is not None or pub.parameters is not None or pub.skeleton is None:
+        return None
+    return pub.skeleton, pub.observables, pub.shots, pub.precision, pub.circuits
+
+
 def _stacked(pubs: Sequence[PackedPub]) -> PackedPub | None:
-    # None: what somebody sent is no array. It fails alone, at the backend.
+    # None: they cannot be one. What somebody sent is no array (it fails alone, at the backend), or
+    # it is the same bound circuit, time and again.
     if len(pubs) == 1:
         return pubs[0]
-    import numpy as np
-
-    first = pubs[0]
+    if pubs[0].parameters is None:
+        return _with_angles_open(pubs)
     try:
-        arrays = [array_from_bytes(pub.parameters or b"") for pub in pubs]
+        return _with_values(pubs[0], [array_from_bytes(pub.parameters or b"") for pub in pubs])
     except RequestError:
         return None
+
+
+def _with_angles_open(pubs: Sequence[PackedPub]) -> PackedPub | None:
+    import numpy as np
+
+    numbers = [numbers_of(pub.circuit) for pub in pubs]
+    if len(set(map(len, numbers))) > 1:
+        return None  # somebody's circuits are not what they say
+    bits = np.stack(numbers).view(np.uint64)
+    angles = np.flatnonzero((bits != bits[0]).any(axis=0))
+    if not len(angles):
+        return None
+    whole = _with_values(pubs[0], [values[angles] for values in numbers])
+    return msgspec.structs.replace(whole, angles=tuple(angles.tolist()), structure=None)
+
+
+def _with_values(first: PackedPub, arrays: "Sequence[Array]") -> PackedPub:
+    import numpy as np
+
     padding = max(0, _depth(first.observables) - (arrays[0].ndim - 1))
     stacked = np.stack(arrays)
-    shape = (len(pubs), *[1] * padding, *stacked.shape[1:])
+    shape = (len(arrays), *[1] * padding, *stacked.shape[1:])
     return msgspec.structs.replace(
         first,
         parameters=array_to_bytes(stacked.reshape(shape)),
-        circuits=len(pubs) * first.circuits,
+        circuits=len(arrays) * first.circuits,
     )
 
 

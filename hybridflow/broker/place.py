@@ -4,14 +4,16 @@ A slot's folder belongs to its user and has mode 0700: who can reach a socket in
 and see what others run on it.
 """
 
+import contextlib
 import fcntl
 import os
 import stat
 from pathlib import Path
 
 from hybridflow.errors import AcquireError, BrokerLostError, SiteError
+from hybridflow.kernel import process_born
 
-__all__ = ["MAX_PATH_BYTES", "check_folder", "check_path", "lock", "socket_path"]
+__all__ = ["MAX_PATH_BYTES", "check_folder", "check_path", "lock", "server_of", "socket_path"]
 
 MAX_PATH_BYTES = 107
 """Length of a Unix socket's path at most, in bytes."""
@@ -72,6 +74,8 @@ def check_folder(folder: Path) -> None:
 def lock(socket: Path) -> int:
     """Make sure that only one broker serves a socket; the lock ends with the process.
 
+    The lock's file says which process that is.
+
     Returns
     -------
     int
@@ -82,8 +86,7 @@ def lock(socket: Path) -> int:
     AcquireError
         If another broker serves it.
     """
-    file = socket.with_suffix(".lock")
-    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(_lock_file(socket), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -91,4 +94,18 @@ def lock(socket: Path) -> int:
         raise AcquireError(
             f"another broker serves {socket}: end it first, or use another folder"
         ) from error
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"{os.getpid()} {process_born(os.getpid())}".encode(), 0)
     return descriptor
+
+
+def server_of(socket: Path) -> int | None:
+    """Return the id of the process that serves a socket; None: it has ended, or is not known."""
+    with contextlib.suppress(OSError, ValueError):
+        pid, born = map(int, _lock_file(socket).read_bytes().split())
+        return pid if process_born(pid) == born else None
+    return None
+
+
+def _lock_file(socket: Path) -> Path:
+    return socket.with_suffix(".lock")

@@ -2,62 +2,39 @@
 
 ::
 
-    clients ◄──ipc──► ROUTER ──► Server ──submit──► Broker (its dispatcher thread)
-                                   ▲                   │
-                                   └──── wake ◄── outcomes
-
-An outcome is kept until its client acknowledges it, so that a client that lost the connection gets
-it by asking again: a request's id runs once. Kept outcomes are bounded in bytes. What a client left
-behind when its process ended is dropped, and its requests are abandoned. A request that finds the
-queue full is called in later.
+    clients ◄──ipc──► ROUTER ──► Server ──► Reception ──submit──► Broker (its dispatcher thread)
+                                   ▲                                 │
+                                   └──────── wake ◄── outcomes ◄─────┘
 """
 
-import functools
+import contextlib
 import logging
 import os
 import select
-from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections import deque
 from concurrent.futures import Future
 from pathlib import Path
 
-import msgspec
 import zmq
 
 from hybridflow.broker import protocol
 from hybridflow.broker.core import Broker
-from hybridflow.broker.entry import Entry, request_bytes
-from hybridflow.broker.outside import Outside
+from hybridflow.broker.processes import Ended, Processes
 from hybridflow.broker.protocol import (
     MAX_MESSAGE_BYTES,
-    Ack,
-    Again,
-    Ask,
-    Bye,
-    Cancel,
     Deadline,
     Drain,
     Failed,
-    Finished,
-    Hello,
-    Later,
-    Refused,
-    Status,
-    Submit,
-    Welcome,
 )
+from hybridflow.broker.reception import Reception
 from hybridflow.broker.wake import Wake
 from hybridflow.errors import (
     ErrorRecord,
     HybridflowError,
-    QueueFullError,
-    RequestCancelledError,
     RequestError,
-    ResourceError,
     TooLargeError,
 )
-from hybridflow.kernel import process_namespace
-from hybridflow.records import ClientInfo, Description, JobState, Reply, Request
+from hybridflow.records import Description
 
 __all__ = ["Server"]
 
@@ -67,30 +44,7 @@ _KEPT_BYTES = 512 * 2**20
 _TURN = 256
 _LINGER_MILLISECONDS = 2000
 
-
-class _Outcome:
-    # An outcome on its way to a client, and until the client says that it has it.
-    __slots__ = ("data", "state")
-
-    def __init__(self, state: JobState, data: bytes) -> None:
-        self.state = state
-        self.data = data
-
-
-class _Client:
-    __slots__ = ("info", "pidfd", "requests")
-
-    def __init__(self, info: ClientInfo) -> None:
-        self.info = info
-        self.pidfd: int | None = None
-        self.requests: dict[str, Entry | _Outcome] = {}
-
-    def share_info(self, request: Request) -> None:
-        # One object for all requests of a task that wait, which may be many.
-        if request.client == self.info:
-            msgspec.structs.force_setattr(request, "client", self.info)
-        else:
-            self.info = request.client
+_Message = tuple[bytes, list[bytes]]  # who has sent it, and its parts
 
 
 class Server:
@@ -119,23 +73,13 @@ class Server:
     ) -> None:
         self._path = path
         self._drain_seconds = drain_seconds
-        self._control = control
         self._max_message_bytes = max_message_bytes
-        self._kept_bytes = kept_bytes
         self._wake = Wake()
         self._orders: deque[float] = deque()
         self._deadlines: deque[float | None] = deque()
         self._ended = False
-        self._clients: dict[bytes, _Client] = {}
-        self._watched: dict[int, bytes] = {}
-        self._outcomes: deque[tuple[bytes, str, Reply | HybridflowError]] = deque()
-        self._kept: OrderedDict[tuple[bytes, str], int] = OrderedDict()
-        self._kept_now = 0
-        self._outside = Outside()
-        self._buffer = bytearray()
-        self._processes = select.epoll()
-        if control is not None:
-            self._processes.register(control, select.EPOLLIN)
+        self._kept_bytes = kept_bytes
+        self._processes = Processes(control)
 
     # -- for other threads and signal handlers ------------------------------------------------
 
@@ -181,59 +125,63 @@ class Server:
                 if descriptor == self._wake.fileno():
                     self._wake.clear()
                 else:
-                    self._look_after_processes()
+                    self._look_after_processes([])
             if self._orders:
                 return False
         return True
 
     def serve(self, broker: Broker) -> None:
         """Serve until the broker has ended."""
-        self._broker = broker
+        self._reception = Reception(
+            broker, self._send, self._processes, self._wake, self._kept_bytes
+        )
         poller = zmq.Poller()
         poller.register(self._socket, zmq.POLLIN)
         poller.register(self._wake, zmq.POLLIN)
         poller.register(self._processes, zmq.POLLIN)
-        while not (self._ended and not self._outcomes):
-            for source, _ in poller.poll():
-                if source is self._socket:
-                    self._receive()
-                elif source == self._wake.fileno():
-                    self._wake.clear()
-                else:
-                    self._look_after_processes()
-            self._send_outcomes()
+        while not (self._ended and not self._reception.has_outcomes):
+            ready = dict(poller.poll())
+            if self._wake.fileno() in ready:
+                self._wake.clear()
+            messages = self._received() if self._socket in ready else []
+            if self._processes.fileno() in ready:
+                messages = self._look_after_processes(messages)
+            for identity, parts in messages:
+                self._take(identity, parts)
+            self._reception.send_outcomes()
             while self._deadlines:
-                self._broker.set_deadline(self._deadlines.popleft())
+                broker.set_deadline(self._deadlines.popleft())
             while self._orders:
-                self._broker.drain(self._orders.popleft())
+                broker.drain(self._orders.popleft())
 
     def close(self) -> None:
         """Send what is on its way, and remove the socket."""
         self._path.unlink(missing_ok=True)
         self._socket.close()
         self._context.term()
-        for pidfd in self._watched:
-            os.close(pidfd)
         self._processes.close()
 
     # -- from clients -----------------------------------------------------------------------------
 
-    def _receive(self) -> None:
+    def _received(self) -> list[_Message]:
         # In turns, so that outcomes go out while clients send as fast as they can.
-        for _ in range(_TURN):
-            try:
+        messages: list[_Message] = []
+        with contextlib.suppress(zmq.Again):
+            while len(messages) < _TURN:
                 identity, *parts = self._socket.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
-                return
-            try:
-                self._handle(identity, self._read(parts))
-            except HybridflowError as error:
-                _log.warning("a message of client %s was refused: %s", identity.hex(), error)
-                self._send(identity, protocol.encode(Failed(None, ErrorRecord.of(error))))
-            except Exception as error:
-                # A bug of ours, which one client has found, must not end it for all.
-                _log.exception("a message of client %s could not be handled", identity.hex())
-                self._send(identity, protocol.encode(Failed(None, ErrorRecord.of(error))))
+                messages.append((identity, parts))
+        return messages
+
+    def _take(self, identity: bytes, parts: list[bytes]) -> None:
+        try:
+            self._reception.take(identity, self._read(parts))
+        except HybridflowError as error:
+            _log.warning("a message of client %s was refused: %s", identity.hex(), error)
+            self._send(identity, protocol.encode(Failed(None, ErrorRecord.of(error))))
+        except Exception as error:
+            # A bug of ours, which one client has found, must not end it for all.
+            _log.exception("a message of client %s could not be handled", identity.hex())
+            self._send(identity, protocol.encode(Failed(None, ErrorRecord.of(error))))
 
     def _read(self, parts: list[bytes]) -> protocol.FromClient:
         if len(parts) != 1:
@@ -245,102 +193,6 @@ class Server:
             )
         return protocol.read_client(parts[0])
 
-    def _handle(self, identity: bytes, message: protocol.FromClient) -> None:
-        if isinstance(message, Hello):
-            self._welcome(identity, message)
-            return
-        client = self._clients.get(identity)
-        if client is None:
-            raise RequestError("a client's first message has to be Hello")
-        match message:
-            case Submit(request):
-                self._submit(identity, client, request)
-            case Ack(ids):
-                for request_id in ids:
-                    self._forget(identity, client, request_id)
-            case Cancel(request_id):
-                self._cancel(identity, client, request_id)
-            case Ask(request_id):
-                known = client.requests.get(request_id)
-                state = None if known is None else known.state
-                self._send(identity, protocol.encode(Status(request_id, state)))
-            case Bye():
-                self._part(identity, self._broker.cancel)
-
-    def _welcome(self, identity: bytes, hello: Hello) -> None:
-        if hello.version != protocol.VERSION:
-            error = RequestError(
-                f"the client speaks version {hello.version} of the protocol, the broker "
-                f"{protocol.VERSION}: run both from the same installation of hybridflow"
-            )
-            self._send(identity, protocol.encode(Refused(ErrorRecord.of(error))))
-            return
-        if identity not in self._clients:
-            client = self._clients[identity] = _Client(hello.client)
-            self._watch(identity, client, hello)
-        welcome = Welcome(protocol.VERSION, self._broker.description)
-        self._send(identity, protocol.encode(welcome))
-
-    def _submit(self, identity: bytes, client: _Client, request: Request) -> None:
-        known = client.requests.get(request.id)
-        if isinstance(known, _Outcome):
-            self._send(identity, known.data)
-        if known is not None:
-            return
-        client.share_info(request)
-        deliver = functools.partial(self._deliver, identity, request.id)
-        try:
-            if not self._outside.has_turn((identity, request.id)):
-                raise QueueFullError(f"others stand before request {request.id}")
-            client.requests[request.id] = self._broker.submit(request, deliver)
-            self._outside.entered((identity, request.id))
-        except QueueFullError:
-            self._outside.keep((identity, request.id), request_bytes(request))
-            self._send(identity, protocol.encode(Later(request.id)))
-            self._call_in()
-        except Exception as error:
-            if not isinstance(error, HybridflowError):
-                _log.exception("request %s could not be taken", request.id)
-            if self._outside.leave((identity, request.id)):
-                self._call_in()
-            # Nothing was begun: it may be submitted again, and is not kept.
-            self._send(identity, protocol.encode(Failed(request.id, ErrorRecord.of(error))))
-
-    def _call_in(self) -> None:
-        for identity, request_id in self._outside.call(self._broker.room):
-            self._send(identity, protocol.encode(Again(request_id)))
-
-    def _cancel(self, identity: bytes, client: _Client, request_id: str) -> None:
-        entry = client.requests.get(request_id)
-        if isinstance(entry, Entry):
-            self._broker.cancel(entry)
-        elif self._outside.leave((identity, request_id)):
-            error = RequestCancelledError(f"request {request_id} was cancelled")
-            self._send(identity, protocol.encode(Failed(request_id, ErrorRecord.of(error))))
-            self._call_in()
-
-    # -- to clients -------------------------------------------------------------------------------
-
-    def _deliver(self, identity: bytes, request_id: str, outcome: Reply | HybridflowError) -> None:
-        # In the dispatcher's thread, or here for a cancelled request.
-        self._outcomes.append((identity, request_id, outcome))
-        self._wake.signal()
-
-    def _send_outcomes(self) -> None:
-        while self._outcomes:
-            identity, request_id, outcome = self._outcomes.popleft()
-            client = self._clients.get(identity)
-            entry = client.requests.get(request_id) if client else None
-            if client is None or not isinstance(entry, Entry):
-                continue
-            data = _encode(request_id, outcome)
-            client.requests[request_id] = _Outcome(entry.state, data)
-            self._kept[identity, request_id] = len(data)
-            self._kept_now += len(data)
-            self._send(identity, data)
-        self._keep_bounds()
-        self._call_in()
-
     def _send(self, identity: bytes, data: bytes) -> None:
         try:
             self._socket.send_multipart((identity, data), zmq.NOBLOCK)
@@ -348,78 +200,24 @@ class Server:
             # It will connect again and ask again, or is seen to have ended.
             _log.info("client %s cannot be reached: %s", identity.hex(), error)
 
-    def _keep_bounds(self) -> None:
-        while self._kept_now > self._kept_bytes and len(self._kept) > 1:
-            (identity, request_id), size = self._kept.popitem(last=False)
-            error = ResourceError(
-                f"the outcome of request {request_id} was dropped, for want of memory: nobody "
-                "fetched it",
-                transient=True,
-            )
-            data = _encode(request_id, error)
-            self._clients[identity].requests[request_id] = _Outcome(JobState.FAILED, data)
-            self._kept_now -= size
-            _log.warning("%s", error)
-
-    def _forget(self, identity: bytes, client: _Client, request_id: str) -> None:
-        if isinstance(client.requests.get(request_id), _Outcome):
-            del client.requests[request_id]
-            self._kept_now -= self._kept.pop((identity, request_id), 0)
-
     # -- processes --------------------------------------------------------------------------------
 
-    def _watch(self, identity: bytes, client: _Client, hello: Hello) -> None:
-        if hello.namespace != process_namespace():
-            return
-        try:
-            client.pidfd = os.pidfd_open(hello.client.pid)
-        except (OSError, ValueError, OverflowError) as error:
-            _log.info("client %s cannot be watched: %s", identity.hex(), error)
-            return
-        self._watched[client.pidfd] = identity
-        self._processes.register(client.pidfd, select.EPOLLIN)
-
-    def _part(self, identity: bytes, drop: Callable[[Entry], object]) -> None:
-        client = self._clients.pop(identity)
-        if client.pidfd is not None:
-            self._processes.unregister(client.pidfd)
-            del self._watched[client.pidfd]
-            os.close(client.pidfd)
-        self._outside.leave_all(identity)
-        for request_id, known in client.requests.items():
-            if isinstance(known, Entry):
-                drop(known)
-            else:
-                self._kept_now -= self._kept.pop((identity, request_id), 0)
-        self._call_in()
-
-    def _look_after_processes(self) -> None:
-        for descriptor, _ in self._processes.poll(0):
-            if descriptor == self._control:
-                self._obey()
-            elif descriptor in self._watched:
-                identity = self._watched[descriptor]
-                _log.info("the process of client %s has ended", identity.hex())
-                self._broker.part(self._clients[identity].info)
-                self._part(identity, self._broker.abandon)
-
-    def _obey(self) -> None:
-        assert self._control is not None
-        data = os.read(self._control, 65536)
-        if not data:
-            _log.info("the door has ended: draining")
-            self._processes.unregister(self._control)
-            self.drain()
-            return
-        self._buffer += data
-        for order in protocol.frames(self._buffer):
-            if isinstance(order, Drain):
-                self.drain(order.seconds)
-            elif isinstance(order, Deadline):
-                self._deadlines.append(order.at)
-
-
-def _encode(request_id: str, outcome: Reply | HybridflowError) -> bytes:
-    if isinstance(outcome, Reply):
-        return protocol.encode(Finished(request_id, outcome))
-    return protocol.encode(Failed(request_id, ErrorRecord.of(outcome)))
+    def _look_after_processes(self, messages: list[_Message]) -> list[_Message]:
+        # Who has ended may have said goodbye before that; a task that is run once more comes after
+        # the end of its first attempt. Returns what is left to be heard.
+        for news in self._processes.news():
+            match news:
+                case Ended(client=ended):
+                    for identity, parts in messages:
+                        if identity == ended:
+                            self._take(identity, parts)
+                    messages = [message for message in messages if message[0] != ended]
+                    self._reception.ended(ended)
+                case Drain(seconds):
+                    self.drain(seconds)
+                case Deadline(at):
+                    self._deadlines.append(at)
+                case None:
+                    _log.info("the door has ended: draining")
+                    self.drain()
+        return messages

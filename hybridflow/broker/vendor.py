@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Callable
 
 from hybridflow.backends.base import Backend
 from hybridflow.broker.queue import Queue
@@ -12,6 +13,7 @@ from hybridflow.records import Capabilities, Usage
 __all__ = ["Vendor", "ours"]
 
 _log = logging.getLogger(__name__)
+_MEANWHILE_SECONDS = 0.25
 _LOOKS = 3
 """How often a vendor that knows no job of a tag is asked: it may be about to take it in."""
 
@@ -34,14 +36,30 @@ class Vendor:
         Pauses end when it is overdue.
     limits
         Bounds.
+    meanwhile
+        Called again and again while the vendor is given time: what can go on without it does.
+
+    Attributes
+    ----------
+    is_lost
+        Whether the backend was lost and is not back; may be read in any thread.
     """
 
-    def __init__(self, name: str, backend: Backend, queue: Queue, limits: Limits) -> None:
+    def __init__(
+        self,
+        name: str,
+        backend: Backend,
+        queue: Queue,
+        limits: Limits,
+        meanwhile: Callable[[], None],
+    ) -> None:
         self.backend = backend
+        self.is_lost = False
         self._name = name
         self._capabilities: Capabilities = backend.capabilities
         self._queue = queue
         self._limits = limits
+        self._meanwhile = meanwhile
 
     def stop(self, job: VendorJob) -> None:
         """Have a vendor job ended that nobody wants."""
@@ -112,10 +130,12 @@ class Vendor:
             If it does not come back.
         """
         backoff = Backoff()
+        self.is_lost = True
         while True:
             self.release()
             try:
                 self.backend.acquire()
+                self.is_lost = False
                 return
             except ResourceError as error:
                 _log.warning("the backend of %r is not back: %s", self._name, error)
@@ -154,4 +174,5 @@ class Vendor:
         """Wait until the next attempt may be made."""
         until = time.monotonic() + backoff.rest
         while (rest := until - time.monotonic()) > 0 and not self._queue.overdue:
-            self._queue.wait(rest)
+            self._meanwhile()
+            self._queue.wait(min(rest, _MEANWHILE_SECONDS), arrivals=True)

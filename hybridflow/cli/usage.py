@@ -2,8 +2,9 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,6 +13,7 @@ from hybridflow import environment
 from hybridflow.cli.table import echo_table
 
 if TYPE_CHECKING:
+    from hybridflow.broker.ledger.book import Book
     from hybridflow.broker.ledger.figures import QpuUsage, RunKey
     from hybridflow.slurm import SlotUsage
     from hybridflow.slurm.usage import SumBy
@@ -61,6 +63,13 @@ def _split(
 @click.option("--user", "users", multiple=True, metavar="NAME", help="This one's; repeatable.")
 @click.option("--account", "accounts", multiple=True, metavar="NAME", help="Repeatable.")
 @click.option("--resource", "resources", multiple=True, metavar="NAME", help="Repeatable.")
+@click.option(
+    "--runs",
+    multiple=True,
+    metavar="DIR",
+    type=click.Path(),
+    help="A run's folder, or one with runs in it: what vendors billed stands beside; repeatable.",
+)
 @click.option("--site", metavar="FILE", help="Site file [default: HYBRIDFLOW_SITE, or built in].")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(
@@ -78,7 +87,9 @@ def command(
 
     Of slots, as Slurm's accounting has it: a slot second is one slot, held for one second. Only
     here are the options --start to --site of use. TIME is a day, as in 2026-01-31, or has the hour
-    besides, as in 2026-01-31T14:30; of a job that is longer, only what lies between counts.
+    besides, as in 2026-01-31T14:30; of a job that is longer, only what lies between counts. With
+    --runs, what vendors have billed to the brokers in these jobs stands beside, by the runs'
+    ledgers.
     """
     if not run_dirs and set(by) - set(_SLOT_KEYS):
         run_dirs = (_this_run(by),)
@@ -102,7 +113,8 @@ def _refuse(keys: Sequence[str], slots: dict[str, Any]) -> None:
     for key in keys:
         if key not in _RUN_KEYS:
             raise click.UsageError(f"--by {key} is for slots only; of runs: {', '.join(_RUN_KEYS)}")
-    given = [name.removesuffix("s") for name, value in slots.items() if value and name != "site"]
+    names = {"users": "user", "accounts": "account", "resources": "resource"}
+    given = [names.get(name, name) for name, value in slots.items() if value and name != "site"]
     if given:
         options = ", ".join(f"--{name}" for name in given)
         raise click.UsageError(f"{options}: for slots only, without RUN_DIR")
@@ -145,12 +157,13 @@ def _show_slots(
     users: tuple[str, ...],
     accounts: tuple[str, ...],
     resources: tuple[str, ...],
+    runs: tuple[str, ...],
     site: str | None,
 ) -> None:
     import msgspec
 
     from hybridflow.site import load_site
-    from hybridflow.slurm import booked_times, slot_usage
+    from hybridflow.slurm import booked_times, slot_usage, vendor_times
 
     now = datetime.now().replace(microsecond=0)
     end = min(end or now, now)
@@ -158,13 +171,23 @@ def _show_slots(
     booked = booked_times(
         load_site(site), start, end, users=users, accounts=accounts, resources=resources
     )
-    usage = slot_usage(booked, keys)
+    usage = slot_usage(booked, keys, vendor_times(_books(runs)) if runs else None)
     if as_json:
         window = {"start": start.isoformat(), "end": end.isoformat()}
         click.echo(json.dumps(window | {"usage": msgspec.to_builtins(usage)}))
         return
     click.echo(f"{start.isoformat()} to {end.isoformat()}")
-    echo_table([(*keys, "jobs", "slot seconds"), *(_slot_row(entry, keys) for entry in usage)])
+    columns = ("jobs", "slot seconds", *(("vendor jobs", "QPU seconds") if runs else ()))
+    echo_table([(*keys, *columns), *(_slot_row(entry, keys) for entry in usage)])
+
+
+def _books(folders: Sequence[str]) -> "Iterator[Book]":
+    from hybridflow.broker.ledger.book import Book
+
+    for folder in map(Path, folders):
+        below = [] if (folder / "ledger").is_dir() else sorted(folder.glob("*/ledger"))
+        for run in [ledger.parent for ledger in below] or [folder]:
+            yield Book(run)
 
 
 def _month_of(end: datetime) -> datetime:
@@ -174,4 +197,7 @@ def _month_of(end: datetime) -> datetime:
 
 def _slot_row(usage: "SlotUsage", shown: Sequence[str]) -> tuple[str, ...]:
     names = (getattr(usage, key) or "-" for key in shown)
-    return (*names, str(usage.jobs), str(usage.slot_seconds))
+    row = (*names, str(usage.jobs), str(usage.slot_seconds))
+    if usage.qpu_seconds is None:
+        return row
+    return (*row, str(usage.vendor_jobs), f"{usage.qpu_seconds:.2f}")

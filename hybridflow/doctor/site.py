@@ -1,15 +1,17 @@
 """Checks of the site file and of what it needs: packages, names, services."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, requires, version
 
-from hybridflow.backends.factory import make_backend
+from hybridflow import environment
+from hybridflow.backends.discreet import discreet
+from hybridflow.backends.factory import make_backend, open_backend
 from hybridflow.doctor.finding import Finding, hint, ok, problem
 from hybridflow.doctor.surroundings import Surroundings
-from hybridflow.errors import HybridflowError, MissingExtraError
+from hybridflow.errors import HybridflowError, MissingExtraError, NoSlotError
 from hybridflow.grants import loses_variables
-from hybridflow.records import Resource
+from hybridflow.records import Capabilities, Resource
 
 __all__ = ["backends", "resource_names", "site_file"]
 
@@ -45,11 +47,12 @@ def resource_names(s: Surroundings) -> Iterator[Finding]:
 def backends(s: Surroundings) -> Iterator[Finding]:
     """Whether each resource's backend has its packages, and its service answers."""
     for resource in s.site.resources.values() if s.site else ():
-        yield _backend(resource, f"[qpu.{resource.name}]")
+        credentials = environment.credentials(s.environ, resource.name)
+        yield _backend(resource, credentials, f"[qpu.{resource.name}]")
 
 
-def _backend(resource: Resource, where: str) -> Finding:
-    missing = _missing_packages(resource.backend)
+def _backend(resource: Resource, credentials: Mapping[str, str], where: str) -> Finding:
+    missing = _missing_packages(resource.backend) if resource.interpreter is None else []
     if missing:
         return problem(
             f"the backend {resource.backend!r} needs packages that are not installed: "
@@ -58,9 +61,15 @@ def _backend(resource: Resource, where: str) -> Finding:
             f"pip install 'hybridflow[{resource.backend}]'",
         )
     try:
-        found = make_backend(resource, {}).capabilities
+        found = _capabilities(resource, credentials)
     except MissingExtraError as error:
         return problem(str(error), where, "install what the message names")
+    except NoSlotError as error:
+        return hint(
+            f"{resource.name} cannot be asked from here what it can do: {error}",
+            where,
+            "nothing, where only slots have credentials; else what the message names",
+        )
     except HybridflowError as error:
         return problem(
             f"the backend {resource.backend!r} cannot be asked what it can do: {error}",
@@ -69,6 +78,15 @@ def _backend(resource: Resource, where: str) -> Finding:
         )
     kind = "a simulator" if found.simulator else "a device"
     return ok(f"{resource.name}: {kind} behind the backend {resource.backend!r}", where)
+
+
+def _capabilities(resource: Resource, credentials: Mapping[str, str]) -> Capabilities:
+    make = make_backend if resource.interpreter is None else open_backend
+    backend = discreet(make(resource, credentials), credentials)
+    try:
+        return backend.capabilities
+    finally:
+        backend.release()
 
 
 def _missing_packages(extra: str) -> list[str]:

@@ -54,7 +54,17 @@ class FaultSwitch:
             return HTTPStatus.SERVICE_UNAVAILABLE
         if self.take("busy"):
             return HTTPStatus.TOO_MANY_REQUESTS
+        if self.take("expired"):
+            return HTTPStatus.UNAUTHORIZED
         return HTTPStatus.INTERNAL_SERVER_ERROR if self.take("broken") else None
+
+    def shows_page(self, question: Question) -> bool:
+        """Whether a question is answered with a page for people."""
+        return self._meets(question) and self.take("pages")
+
+    def halves(self, question: Question) -> bool:
+        """Whether an answer breaks off in the middle."""
+        return self._meets(question) and self.take("halved")
 
     def doubles(self, question: Question) -> bool:
         """Whether an answer is sent twice."""

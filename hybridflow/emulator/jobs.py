@@ -32,6 +32,8 @@ class Job:
         What was sent.
     now
         The time.
+    job_id
+        Its id; a new one if not given.
 
     Attributes
     ----------
@@ -43,8 +45,15 @@ class Job:
         Whether nobody is told of it any more.
     """
 
-    def __init__(self, resource: str, account: str, submission: Submission, now: float) -> None:
-        self.id = f"{resource}-{uuid.uuid4().hex[:12]}"
+    def __init__(
+        self,
+        resource: str,
+        account: str,
+        submission: Submission,
+        now: float,
+        job_id: str | None = None,
+    ) -> None:
+        self.id = job_id or f"{resource}-{uuid.uuid4().hex[:12]}"
         self.resource = resource
         self.account = account
         self.tag = submission.tag
@@ -160,6 +169,10 @@ class Jobs:
         self._held: deque[Job] = deque()  # those of them that have results
         self._held_bytes = 0
 
+    def __contains__(self, job_id: object) -> bool:
+        """Whether there is, or was not long ago, a job of this id."""
+        return job_id in self._jobs
+
     def add(self, job: Job) -> None:
         """Add a job."""
         self._jobs[job.id] = job
@@ -211,6 +224,10 @@ class Jobs:
             ),
             None,
         )
+
+    def all(self) -> Iterable[Job]:
+        """Return all jobs, the oldest first."""
+        return self._jobs.values()
 
     def log(self, account: str | None) -> Iterable[Execution]:
         """Return a line a job of this account; None: of all."""

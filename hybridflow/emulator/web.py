@@ -1,42 +1,26 @@
 """HTTP in front of the service: paths to questions, and errors to answers. No state lives here.
 
-``backends/emulator/messages.py`` lists the paths.
+``backends/emulator/messages.py`` lists the paths; those of IBM's service are in ``ibm/web.py``.
 """
 
 import asyncio
 import contextlib
 import math
 from http import HTTPStatus
-from typing import Any, cast
 
 import msgspec
 from tornado import netutil, web
-from tornado.http1connection import HTTP1Connection
 from tornado.httpserver import HTTPServer
 
 from hybridflow import wire
-from hybridflow.backends.emulator.messages import (
-    API_KEY,
-    LONGEST_WAIT_SECONDS,
-    Faults,
-    JobId,
-    Question,
-    Submission,
-)
-from hybridflow.emulator.jobs import Job
+from hybridflow.backends.emulator.messages import LONGEST_WAIT_SECONDS, Faults, JobId, Submission
+from hybridflow.emulator import ibm
+from hybridflow.emulator.handler import Handler
 from hybridflow.emulator.service import Service
-from hybridflow.errors import (
-    AcquireError,
-    ErrorRecord,
-    HybridflowError,
-    InternalError,
-    RequestError,
-    UserError,
-)
+from hybridflow.errors import RequestError
 
 __all__ = ["listen"]
 
-_UNKNOWN_KEY = f"the emulated QPU does not know this key: correct the credential {API_KEY}"
 _NO_ADMIN = "only admins may see and switch faults: name this key's user in `admins` of the service"
 
 
@@ -54,6 +38,7 @@ def listen(service: Service, host: str, port: int) -> tuple[HTTPServer, str]:
             (r"/jobs/([^/]+)/cancel", _Cancel),
             (r"/log", _Log),
             (r"/faults", _Faults),
+            *ibm.routes(),
         ],
         default_handler_class=_Nothing,
         service=service,
@@ -71,113 +56,7 @@ def listen(service: Service, host: str, port: int) -> tuple[HTTPServer, str]:
     return server, f"http://{shown}:{sockets[0].getsockname()[1]}"
 
 
-class _Handler(web.RequestHandler):
-    """What all questions share: keys, errors, and answers that go wrong on demand.
-
-    Attributes
-    ----------
-    is_public
-        Whether no key is asked for.
-    account
-        Whose key was given.
-    question
-        What it is to the faults; None: they do not concern it.
-    """
-
-    is_public = False
-    account = ""
-    question: Question | None = None
-    _is_abandoned = False
-
-    @property
-    def service(self) -> Service:
-        return cast(Service, self.settings["service"])
-
-    async def prepare(self) -> None:
-        if self.question is not None:
-            await asyncio.sleep(self.service.faults.pause(self.question))
-            if self._is_abandoned:
-                raise web.Finish
-            refusal = self.service.faults.refusal(self.question)
-            if refusal is not None:
-                self.turn_away(refusal)
-                return
-        if self.is_public:
-            return
-        account = self.service.account(self.request.headers.get("Authorization", ""))
-        if account is None:
-            raise web.HTTPError(401, _UNKNOWN_KEY)
-        self.account = account
-
-    def on_connection_close(self) -> None:
-        self._is_abandoned = True
-
-    def answer(self, message: object) -> None:
-        """Send a message as JSON."""
-        self._send("application/json", msgspec.json.encode(message))
-
-    def send_msgpack(self, data: bytes) -> None:
-        """Send bytes that are msgpack."""
-        self._send("application/msgpack", data)
-
-    def _send(self, kind: str, data: bytes) -> None:
-        self.set_header("Content-Type", kind)
-        self.write(data)
-
-    def flush(self, include_footers: bool = False) -> "asyncio.Future[None]":
-        if self.question is None or not self.service.faults.doubles(self.question):
-            return super().flush(include_footers)
-        # In one piece, so that the second is there when the first has been read.
-        lines = [f"HTTP/1.1 {self.get_status()} {HTTPStatus(self.get_status()).phrase}"]
-        lines += [f"{name}: {value}" for name, value in self._headers.get_all()]
-        answer = "\r\n".join([*lines, "", ""]).encode() + b"".join(self._write_buffer)
-        return cast(HTTP1Connection, self.request.connection).stream.write(2 * answer)
-
-    def turn_away(self, status: HTTPStatus) -> None:
-        """Answer as a proxy would, in words that are not the service's."""
-        self.set_status(status)
-        self.set_header("Content-Type", "text/plain")
-        self.finish(status.phrase)
-
-    def drop(self) -> None:
-        """Close the connection without an answer."""
-        self.detach().close()
-
-    def compute_etag(self) -> str | None:
-        return None  # nobody asks a second time
-
-    def job(self, job_id: str) -> Job:
-        """Return a job of this user."""
-        return self.service.jobs.get(job_id, self.account)
-
-    # Errors
-
-    def write_error(self, status_code: int, **kwargs: Any) -> None:
-        """Send an error as a record, with the status that fits it."""
-        error = kwargs.get("exc_info", (None, None))[1]
-        if isinstance(error, HybridflowError):
-            self.set_status(_status_of(error))
-            self.answer(ErrorRecord.of(error))
-        elif isinstance(error, web.HTTPError):
-            kind = AcquireError if status_code == 401 else RequestError
-            self.answer(ErrorRecord(kind.__name__, error.log_message or str(error)))
-        else:
-            self.answer(ErrorRecord(InternalError.__name__, f"{type(error).__name__}: {error}"))
-        self.finish()
-
-    def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
-        """Log what is not an ordinary refusal."""
-        if not isinstance(value, HybridflowError):
-            super().log_exception(typ, value, tb)
-
-
-def _status_of(error: HybridflowError) -> int:
-    if isinstance(error, UserError):
-        return 400
-    return 503 if error.transient else 404
-
-
-class _Nothing(_Handler):
+class _Nothing(Handler):
     is_public = True
 
     async def prepare(self) -> None:
@@ -187,21 +66,21 @@ class _Nothing(_Handler):
 # Resources
 
 
-class _Resources(_Handler):
+class _Resources(Handler):
     is_public = True
 
     def get(self) -> None:
         self.answer(list(self.service.devices))
 
 
-class _Resource(_Handler):
+class _Resource(Handler):
     question = "describe"
 
     def get(self, name: str) -> None:
         self.answer(self.service.online(name).info)
 
 
-class _Target(_Handler):
+class _Target(Handler):
     is_public = True
     question = "target"
 
@@ -209,7 +88,7 @@ class _Target(_Handler):
         self.send_msgpack(wire.encode(self.service.device(name).target))
 
 
-class _JobsOf(_Handler):
+class _JobsOf(Handler):
     async def prepare(self) -> None:
         self.question = "start" if self.request.method == "POST" else "find"
         await super().prepare()
@@ -236,7 +115,7 @@ class _JobsOf(_Handler):
 # Jobs
 
 
-class _Status(_Handler):
+class _Status(Handler):
     question = "status"
 
     async def get(self, job_id: str) -> None:
@@ -258,7 +137,7 @@ def _seconds(text: str) -> float:
     return min(value, LONGEST_WAIT_SECONDS)
 
 
-class _Result(_Handler):
+class _Result(Handler):
     question = "result"
 
     def get(self, job_id: str) -> None:
@@ -269,14 +148,14 @@ class _Result(_Handler):
         self.send_msgpack(data)
 
 
-class _Usage(_Handler):
+class _Usage(Handler):
     question = "usage"
 
     def get(self, job_id: str) -> None:
         self.answer(self.job(job_id).usage)
 
 
-class _Cancel(_Handler):
+class _Cancel(Handler):
     question = "cancel"
 
     def post(self, job_id: str) -> None:
@@ -288,13 +167,13 @@ class _Cancel(_Handler):
 # For tests and benchmarks
 
 
-class _Log(_Handler):
+class _Log(Handler):
     def get(self) -> None:
         everybody = self.service.is_admin(self.account)
         self.answer(list(self.service.jobs.log(None if everybody else self.account)))
 
 
-class _Faults(_Handler):
+class _Faults(Handler):
     async def prepare(self) -> None:
         await super().prepare()
         if not self.service.is_admin(self.account):

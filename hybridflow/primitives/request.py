@@ -17,7 +17,7 @@ from qiskit.primitives.containers.sampler_pub import SamplerPub
 from hybridflow import environment
 from hybridflow.errors import RequestError, SiteError
 from hybridflow.kernel import process_born, process_namespace
-from hybridflow.primitives.structure import structure
+from hybridflow.primitives.structure import skeleton, structure
 from hybridflow.records import ClientInfo, PackedPub, Primitive, Request
 from hybridflow.tasks import current_attempt
 from hybridflow.wire import pack_pubs
@@ -68,8 +68,13 @@ def make_request(
     options: Mapping[str, Any],
     key: str | None = None,
     priority: int = 0,
+    *,
+    late_binding: bool = False,
+    readable: int | None = None,
 ) -> Request:
-    """Pack PUBs that were admitted.
+    """Pack PUBs that were admitted, in a version of QPY up to `readable`.
+
+    With `late_binding`, circuits that differ in their gates' angles only can be told, to be merged.
 
     Raises
     ------
@@ -77,7 +82,8 @@ def make_request(
         If parameter names do not fit a circuit, or a circuit cannot be written as QPY.
     """
     try:
-        packed = pack_pubs(pubs, seeds_of(seed, len(pubs)), structure)
+        merges = skeleton if late_binding and seed is None else None
+        packed = pack_pubs(pubs, seeds_of(seed, len(pubs)), structure, merges, readable)
     except ValueError as error:
         if isinstance(error, RequestError):
             raise

@@ -16,15 +16,17 @@ from qiskit import QuantumCircuit
 from qiskit.circuit import ParameterExpression
 from qiskit.circuit.library import get_standard_gate_name_mapping
 
+from hybridflow.angles import without_numbers
 from hybridflow.primitives.digest import circuit_digest
 
-__all__ = ["structure"]
+__all__ = ["skeleton", "structure"]
 
 _FILE = struct.Struct("!6sBBBBQcc")  # the beginning of all QPY since version 10
 _TABLE = struct.Struct("!Q")  # where the circuit begins, since version 16
 _HEADER = struct.Struct("!H1cHIIQIQI")  # of a circuit, since version 12
 _VERSIONS = range(12, 19)
 _NO_GATES = {"barrier", "unitary"}
+_WITHOUT_ANGLES = {"delay"}  # its number is a time, which a device counts in steps
 _MOST_STEPS = 2**24
 _MOST_KEPT = 2**18
 _IDENTITY_BYTES = 16
@@ -51,6 +53,35 @@ def structure(circuit: QuantumCircuit, qpy: bytes) -> bytes | None:
     """
     written = _Written(qpy, circuit)
     return _kept(written) if len(qpy) <= _MOST_KEPT else _told(written)
+
+
+def skeleton(circuit: QuantumCircuit, qpy: bytes) -> bytes | None:
+    """Return the digest of a circuit without its gates' angles and without its global phase.
+
+    Two circuits with equal digests are one circuit with other angles. The numbers of both stand in
+    their QPY in the same order (:func:`hybridflow.angles.numbers_of`).
+
+    Parameters
+    ----------
+    circuit
+        The circuit.
+    qpy
+        The same circuit as QPY.
+
+    Returns
+    -------
+    bytes or None
+        None for a circuit that has parameters or no angles, and where it cannot be told exactly.
+    """
+    if circuit.num_parameters or circuit.num_identifiers:
+        return None
+    if not circuit.count_ops().keys() <= _plain() - _WITHOUT_ANGLES:
+        return None
+    parts = _parts(circuit, qpy)
+    bare = without_numbers(parts[2]) if parts else b""
+    if parts is None or len(bare) == len(parts[2]):
+        return None
+    return _digest(b"skeleton", parts[0], bare)
 
 
 @dataclass(frozen=True)
@@ -110,6 +141,12 @@ def _mixes_parameters(circuit: QuantumCircuit) -> bool:
 
 
 def _without_author(circuit: QuantumCircuit, qpy: bytes) -> bytes | None:
+    parts = _parts(circuit, qpy)
+    return b"".join(parts) if parts else None
+
+
+def _parts(circuit: QuantumCircuit, qpy: bytes) -> tuple[bytes, bytes, bytes] | None:
+    # Heads, global phase, and the rest; without what is the author's.
     version = qpy[6]
     if version not in _VERSIONS:
         return None
@@ -123,6 +160,4 @@ def _without_author(circuit: QuantumCircuit, qpy: bytes) -> bytes | None:
     if qpy[name:phase] != circuit.name.encode():
         return None  # not the form that we know
     header = _HEADER.pack(0, kind, phase_size, qubits, clbits, 0, *counts)
-    return b"".join(
-        (qpy[: _FILE.size], header, qpy[phase:metadata], qpy[metadata + metadata_size :])
-    )
+    return qpy[: _FILE.size] + header, qpy[phase:metadata], qpy[metadata + metadata_size :]

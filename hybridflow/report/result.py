@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["Control", "Result", "read_result"]
+__all__ = ["Control", "Finding", "Result", "read_result"]
 
 FILE = "result.json"
 
@@ -27,6 +27,15 @@ class Control(msgspec.Struct, frozen=True, kw_only=True):
     seeds: tuple[int, ...] = ()
 
 
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """A figure that a workflow computed, beside the exact one."""
+
+    quantity: str
+    value: float
+    exact: float | None = None
+    unit: str = ""
+
+
 class Result(msgspec.Struct, frozen=True, kw_only=True):
     """The figures of a run; None where the workflow did not tell."""
 
@@ -41,6 +50,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     active_space: str | None = None
     qubits: int | None = None
     control: Control | None = None
+    finding: Finding | None = None
 
 
 def read_result(folder: str | os.PathLike[str]) -> tuple[Result, tuple[str, ...]]:

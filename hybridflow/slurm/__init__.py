@@ -17,7 +17,14 @@ from hybridflow.slurm.qpus import Claim, QpuState, qpu_states
 from hybridflow.slurm.queries import JobInfo, SlurmState, Watch, all_jobs
 from hybridflow.slurm.script import script
 from hybridflow.slurm.submission import cancel, check_completed, submit, wait, wait_for_end
-from hybridflow.slurm.usage import BookedTime, SlotUsage, booked_times, slot_usage
+from hybridflow.slurm.usage import (
+    BookedTime,
+    SlotUsage,
+    VendorTime,
+    booked_times,
+    slot_usage,
+    vendor_times,
+)
 
 __all__ = [
     "Allocation",
@@ -30,6 +37,7 @@ __all__ = [
     "QpuState",
     "SlotUsage",
     "SlurmState",
+    "VendorTime",
     "Watch",
     "all_jobs",
     "blocks_here",
@@ -47,6 +55,7 @@ __all__ = [
     "script",
     "slot_usage",
     "submit",
+    "vendor_times",
     "wait",
     "wait_for_end",
 ]

@@ -1,19 +1,24 @@
-"""How long QPU slots were held, and by whom, as Slurm's accounting has it.
+"""How long QPU slots were held, and by whom, as Slurm's accounting has it; vendors' time beside it.
 
 ::
 
     sacct, asked once ──►  BookedTime, one a job and resource  ──►  SlotUsage, sums
-    site file ── names ──┘
+    site file ── names ──┘                                             ▲
+    ledgers of runs ────►  VendorTime, by Slurm job and resource ──────┘
 
-This time is what a site bills by: seconds times slots, whether or not the QPU was at work. The QPU
-seconds that a vendor bills are not in Slurm; the page of a run has them.
+The slots' time is what a site bills by: seconds times slots, whether or not the QPU was at work.
+The QPU seconds that a vendor bills are not in Slurm. They stand in the ledgers of runs, which
+belong to their users: information, no account.
 """
 
+import pwd
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime
+from pathlib import Path
 from typing import Literal, get_args
 
+from hybridflow.broker.ledger.book import Book
 from hybridflow.errors import InputError, SlurmError
 from hybridflow.records import Record
 from hybridflow.site import Site
@@ -21,12 +26,20 @@ from hybridflow.slurm.commands import run_slurm
 from hybridflow.slurm.qpus import slot_names
 from hybridflow.slurm.text import amounts
 
-__all__ = ["BookedTime", "SlotUsage", "SumBy", "booked_times", "slot_usage"]
+__all__ = [
+    "BookedTime",
+    "SlotUsage",
+    "SumBy",
+    "VendorTime",
+    "booked_times",
+    "slot_usage",
+    "vendor_times",
+]
 
 SumBy = Literal["user", "account", "resource"]
 """What may be told apart in a sum."""
 
-_COLUMNS = ("JobID", "User", "Account", "ElapsedRaw", "AllocTRES")
+_COLUMNS = ("JobID", "User", "Account", "ElapsedRaw", "AllocTRES", "JobIDRaw")
 _SECONDS = 600.0  # A year of a large site is long, and slurmdbd takes its time.
 _CURE = (
     "an administrator sets up slurmdbd, and `AccountingStorageTRES=gres/qpu,gres/qpu:NAME,"
@@ -48,6 +61,8 @@ class BookedTime(Record, frozen=True, kw_only=True):
         The site's name of it, or Slurm's where the site file has none.
     slot_seconds
         Seconds, times slots.
+    number
+        What a process in it has as SLURM_JOB_ID: each component and each array's task its own.
     """
 
     job: str
@@ -55,6 +70,28 @@ class BookedTime(Record, frozen=True, kw_only=True):
     account: str
     resource: str
     slot_seconds: int
+    number: str
+
+
+class VendorTime(Record, frozen=True, kw_only=True):
+    """What vendors have billed for brokers of one Slurm job, on one resource.
+
+    Attributes
+    ----------
+    vendor_jobs
+        How many there were.
+    qpu_seconds
+        What they were billed, in seconds of the QPU.
+    """
+
+    vendor_jobs: int = 0
+    qpu_seconds: float = 0.0
+
+    def __add__(self, other: "VendorTime") -> "VendorTime":
+        return VendorTime(
+            vendor_jobs=self.vendor_jobs + other.vendor_jobs,
+            qpu_seconds=self.qpu_seconds + other.qpu_seconds,
+        )
 
 
 class SlotUsage(Record, frozen=True, kw_only=True):
@@ -68,6 +105,8 @@ class SlotUsage(Record, frozen=True, kw_only=True):
         How many jobs it comes from.
     slot_seconds
         Seconds, times slots.
+    vendor_jobs, qpu_seconds
+        What vendors have billed in these jobs, as far as runs were named; None: none was.
     """
 
     user: str | None
@@ -75,6 +114,8 @@ class SlotUsage(Record, frozen=True, kw_only=True):
     resource: str | None
     jobs: int
     slot_seconds: int
+    vendor_jobs: int | None = None
+    qpu_seconds: float | None = None
 
 
 def booked_times(
@@ -122,24 +163,85 @@ def booked_times(
     return [entry for entry in booked if not resources or entry.resource in resources]
 
 
-def slot_usage(booked: Collection[BookedTime], by: Collection[SumBy]) -> list[SlotUsage]:
-    """Return the sums of booked times, one for each combination of what is told apart."""
+def vendor_times(books: Iterable[Book]) -> dict[tuple[str, str, str], VendorTime]:
+    """Return what vendors have billed, by the Slurm job of the broker, its resource and user.
+
+    A user could write anything into a ledger of his own. So it speaks for jobs of the user alone
+    whom its folder belongs to, and a vendor job of which there are copies counts once.
+
+    Parameters
+    ----------
+    books
+        Ledgers of runs.
+
+    Returns
+    -------
+    dict
+        By ``(SLURM_JOB_ID, resource, user)``; brokers outside Slurm are left out.
+    """
+    found: dict[tuple[str, str, str], VendorTime] = {}
+    seen: set[tuple[str, str]] = set()
+    for book in books:
+        user = _owner(book.run / "ledger")
+        for job in book.state.jobs.values():
+            key = job.opened.owner.slurm_job, job.opened.resource, user
+            if key[0] and (user, job.tag) not in seen:
+                seen.add((user, job.tag))
+                cost = VendorTime(vendor_jobs=1, qpu_seconds=job.usage.qpu_seconds)
+                found[key] = found.get(key, VendorTime()) + cost
+    return found
+
+
+def _owner(folder: Path) -> str:
+    number = folder.stat().st_uid
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:  # an account that is gone
+        return str(number)
+
+
+def slot_usage(
+    booked: Collection[BookedTime],
+    by: Collection[SumBy],
+    vendors: Mapping[tuple[str, str, str], VendorTime] | None = None,
+) -> list[SlotUsage]:
+    """Return the sums of booked times, one for each combination of what is told apart.
+
+    Parameters
+    ----------
+    booked
+        What Slurm has booked.
+    by
+        What to tell apart.
+    vendors
+        What vendors have billed in these jobs: see :func:`vendor_times`. None: it is not known.
+    """
     groups: dict[tuple[str | None, ...], list[BookedTime]] = {}
     for entry in booked:
         key = tuple(getattr(entry, name) if name in by else None for name in get_args(SumBy))
         groups.setdefault(key, []).append(entry)
     ordered = sorted(groups.items(), key=lambda item: [name or "" for name in item[0]])
-    return [_sum(key, entries) for key, entries in ordered]
+    return [_sum(key, entries, vendors) for key, entries in ordered]
 
 
-def _sum(key: tuple[str | None, ...], entries: Collection[BookedTime]) -> SlotUsage:
+def _sum(
+    key: tuple[str | None, ...],
+    entries: Collection[BookedTime],
+    vendors: Mapping[tuple[str, str, str], VendorTime] | None,
+) -> SlotUsage:
     user, account, resource = key
+    # A job that was requeued is booked once a run, and has one number.
+    numbers = {(entry.number, entry.resource, entry.user) for entry in entries}
+    known = vendors or {}
+    cost = sum((known[number] for number in numbers if number in known), VendorTime())
     return SlotUsage(
         user=user,
         account=account,
         resource=resource,
         jobs=len({entry.job for entry in entries}),
         slot_seconds=sum(entry.slot_seconds for entry in entries),
+        vendor_jobs=None if vendors is None else cost.vendor_jobs,
+        qpu_seconds=None if vendors is None else cost.qpu_seconds,
     )
 
 
@@ -181,7 +283,7 @@ def _entries(line: str, names: dict[str, str]) -> Iterator[BookedTime]:
     words = line.split("|")
     if len(words) != len(_COLUMNS) or not words[3].isdecimal():
         raise SlurmError(f"`sacct` says {line!r}, and was asked for {', '.join(_COLUMNS)}")
-    job, user, account, seconds, tres = words
+    job, user, account, seconds, tres, number = words
     for resource, slots in _slots(tres, names).items():
         yield BookedTime(
             job=job.partition("+")[0],
@@ -189,6 +291,7 @@ def _entries(line: str, names: dict[str, str]) -> Iterator[BookedTime]:
             account=account,
             resource=resource,
             slot_seconds=slots * int(seconds),
+            number=number,
         )
 
 

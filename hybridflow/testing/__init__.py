@@ -2,13 +2,14 @@
 
 ``FakeQPU`` is a backend (type ``fake``) with injectable faults and timing; ``check_backend`` runs
 the conformance suite of :mod:`hybridflow.backends.base` over any backend; ``qpu_emulator`` starts
-an emulated QPU as a service, which counts at the vendor's side; ``slurm_cluster`` makes a pytest
-fixture of a real Slurm cluster on this machine.
+an emulated QPU as a service, which counts at the vendor's side, and ``ibm_service`` one that IBM's
+clients take for IBM's; ``slurm_cluster`` makes a pytest fixture of a real Slurm cluster on this
+machine.
 """
 
 from typing import Any
 
-from hybridflow.testing.emulator import QpuEmulator, qpu_emulator
+from hybridflow.testing.emulator import QpuEmulator, ibm_service, qpu_emulator
 from hybridflow.testing.fake_qpu import FakeOptions, FakeQPU
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "FakeQPU",
     "QpuEmulator",
     "check_backend",
+    "ibm_service",
     "qpu_emulator",
     "slurm_cluster",
 ]

@@ -1,6 +1,7 @@
 """``qpu_emulator``: an emulated QPU as a process of its own, for the length of a ``with`` block.
 
-What it executed is asked of the service itself, at the vendor's side of whatever is tested.
+``ibm_service`` is the same, for clients of IBM's: the ``qrmi`` wheel and qiskit-ibm-runtime. What
+was executed is asked of the service itself, at the vendor's side of whatever is tested.
 """
 
 import contextlib
@@ -20,7 +21,7 @@ from hybridflow.backends.emulator.client import Client
 from hybridflow.backends.emulator.messages import Execution, Faults
 from hybridflow.errors import AcquireError
 
-__all__ = ["QpuEmulator", "qpu_emulator"]
+__all__ = ["QpuEmulator", "ibm_service", "qpu_emulator"]
 
 _START_SECONDS, _END_SECONDS = 60.0, 10.0
 _ADMIN = "hybridflow.testing"
@@ -53,6 +54,41 @@ class QpuEmulator:
             f'[qpu."{name}"]\nbackend = "emulator"\nurl = "{self.url}"\n' for name in self.resources
         )
         return "\n".join(tables)
+
+    @property
+    def ibm_url(self) -> str:
+        """Address of the interface that IBM's clients know: what to give them as endpoint."""
+        return f"{self.url}/ibm"
+
+    def qrmi_keys(self, key: str = "any-key", *, system: bool = False) -> dict[str, str]:
+        """Return what the ``qrmi`` wheel has to be told to reach a resource here.
+
+        Parameters
+        ----------
+        key
+            The key of a user; without keys, the service takes any.
+        system
+            Whether as an IBM Quantum System, and not through the Quantum Compute Service.
+        """
+        if system:
+            return {
+                "QRMI_IBM_QS_ENDPOINT": f"{self.url}/ibm-system",
+                "QRMI_IBM_QS_IAM_ENDPOINT": self.ibm_url,
+                "QRMI_IBM_QS_IAM_APIKEY": key,
+                "QRMI_IBM_QS_SERVICE_CRN": "crn:v1:emulated",
+                "QRMI_IBM_QS_AWS_ACCESS_KEY_ID": key,
+                "QRMI_IBM_QS_AWS_SECRET_ACCESS_KEY": "not-looked-at",
+                "QRMI_IBM_QS_S3_ENDPOINT": f"{self.url}/ibm-system/s3/",
+                "QRMI_IBM_QS_S3_BUCKET": "jobs",
+                "QRMI_IBM_QS_S3_REGION": "us-east",
+            }
+        return {
+            "QRMI_IBM_QCS_ENDPOINT": self.ibm_url,
+            "QRMI_IBM_QCS_IAM_ENDPOINT": self.ibm_url,
+            "QRMI_IBM_QCS_IAM_APIKEY": key,
+            "QRMI_IBM_QCS_SERVICE_CRN": "crn:v1:emulated",
+            "QRMI_IBM_QCS_SESSION_MODE": "batch",
+        }
 
     def log(self) -> list[Execution]:
         """Return the vendor jobs that it was given by all its users, the oldest first."""
@@ -110,6 +146,31 @@ def qpu_emulator(
     with tempfile.TemporaryFile() as log, _process(config, log) as process:
         address = _address(process, log)
         yield QpuEmulator(address, process.pid, names, own)
+
+
+def ibm_service(
+    *resources: str,
+    keys: Mapping[str, str] | None = None,
+    device: str = "FakeManilaV2",
+    **options: Any,
+) -> "contextlib.AbstractContextManager[QpuEmulator]":
+    """Start an emulated QPU that also speaks as IBM's Quantum Compute Service does.
+
+    Parameters
+    ----------
+    resources, keys, options
+        As for :func:`qpu_emulator`.
+    device
+        The fake device of qiskit-ibm-runtime that each resource imitates.
+
+    Examples
+    --------
+    >>> from hybridflow.testing import ibm_service
+    >>> with ibm_service("fake_manila", readout_flip=0.0) as service:
+    ...     print(service.qrmi_keys()["QRMI_IBM_QCS_ENDPOINT"].rpartition("/")[2])
+    ibm
+    """
+    return qpu_emulator(*resources, keys=keys, device=device, **options)
 
 
 @contextlib.contextmanager

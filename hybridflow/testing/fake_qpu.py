@@ -177,6 +177,7 @@ class FakeQPU:
             lanes=options.lanes,
             seeds=True,
             exact=True,
+            late_binding=True,
             tags=options.tags,
             durable_jobs=options.durable_jobs,
             fixed_seconds=options.seconds_per_job,

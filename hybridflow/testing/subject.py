@@ -117,7 +117,7 @@ class Subject:
         """Return a packed PUB of an ISA circuit."""
         from qiskit.primitives.containers.sampler_pub import SamplerPub
 
-        return wire.pack_pubs([SamplerPub.coerce((circuit, values), shots)], [seed])[0]
+        return self._packed(SamplerPub.coerce((circuit, values), shots), seed)
 
     def estimator_pub(
         self,
@@ -132,7 +132,11 @@ class Subject:
         from qiskit.primitives.containers.estimator_pub import EstimatorPub
 
         pub = EstimatorPub.coerce((circuit, observables, values), precision)
-        return wire.pack_pubs([pub], [seed])[0]
+        return self._packed(pub, seed)
+
+    def _packed(self, pub: Any, seed: int | None) -> PackedPub:
+        readable = self.backend.capabilities.qpy
+        return wire.pack_pubs([pub], [seed], readable=readable)[0]
 
     def start(
         self,

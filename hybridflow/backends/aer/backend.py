@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, get_args
 import msgspec
 
 from hybridflow import wire
-from hybridflow.backends.aer.devices import fake_device, require
+from hybridflow.backends.aer.devices import fake_device
 from hybridflow.backends.aer.options import AerOptions, Method
 from hybridflow.backends.jobs import JobThreads, Outcome
 from hybridflow.backends.timing import count_circuits, count_shots
@@ -25,6 +25,7 @@ from hybridflow.errors import (
     SiteError,
     TooLargeError,
 )
+from hybridflow.extras import require
 from hybridflow.records import (
     Batch,
     Capabilities,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 __all__ = ["AerBackend"]
 
 _PLANS = 256
+_Key = tuple[bytes, tuple[int, ...]]  # a circuit's QPY, and which of its numbers are open
 
 _REQUEST_OPTIONS: dict[Primitive, tuple[str, ...]] = {
     Primitive.SAMPLER: ("method",),
@@ -80,7 +82,7 @@ class AerBackend:
         self.name = name
         self.options = options or AerOptions()
         self._jobs = JobThreads(name)
-        self._plans: OrderedDict[bytes, Plan] = OrderedDict()
+        self._plans: OrderedDict[_Key, Plan] = OrderedDict()
 
     # What it is
 
@@ -100,6 +102,7 @@ class AerBackend:
             num_qubits=self._num_qubits,
             seeds=True,
             exact=not self.options.has_device_noise,
+            late_binding=True,
             tags=True,
             options=_REQUEST_OPTIONS,
             fixed_seconds=self.options.seconds_per_job,
@@ -127,13 +130,16 @@ class AerBackend:
         from hybridflow.targets import snapshot_of
 
         if self.options.device is None:
-            require("qiskit_aer", "aer")
+            require("qiskit_aer", "aer", "the backend 'aer'")
             return ideal_target(self.options.num_qubits)
         return snapshot_of(self._device.target, calibration=_calibration(self._device))
 
     def metadata(self) -> dict[str, str]:
         """Return the versions, and the device with its date of calibration."""
-        found = {"name": self.name, "aer": str(require("qiskit_aer", "aer").__version__)}
+        found = {
+            "name": self.name,
+            "aer": str(require("qiskit_aer", "aer", "the backend 'aer'").__version__),
+        }
         if self.options.device is not None:
             found["device"] = self.options.device
             found["calibration"] = _calibration(self._device)
@@ -158,7 +164,7 @@ class AerBackend:
 
     @cached_property
     def _engine(self) -> "Engine":
-        aer = require("qiskit_aer", "aer")
+        aer = require("qiskit_aer", "aer", "the backend 'aer'")
         from hybridflow.backends.aer.engine import Engine
         from hybridflow.backends.aer.memory import free_bytes
 
@@ -241,7 +247,7 @@ class AerBackend:
         from hybridflow.backends.aer.sampler import run_sampler
 
         method = str(batch.options.get("method", self.options.method))
-        plans: dict[bytes, Plan] = {}
+        plans: dict[_Key, Plan] = {}
         if batch.primitive is Primitive.SAMPLER:
             results = run_sampler(
                 batch, self._engine, lambda pub: self._plan(pub, plans), method, stop
@@ -251,14 +257,15 @@ class AerBackend:
             batch, self._engine, lambda pub: self._plan(pub, plans), self._rotations, method, stop
         )
 
-    def _plan(self, pub: PackedPub, plans: "dict[bytes, Plan]") -> "Plan":
+    def _plan(self, pub: PackedPub, plans: "dict[_Key, Plan]") -> "Plan":
         from hybridflow.backends.aer.plan import make_plan
 
-        plan = plans.get(pub.circuit) or self._plans.get(pub.circuit)
+        key = pub.circuit, pub.angles
+        plan = plans.get(key) or self._plans.get(key)
         if plan is None:
-            plan = make_plan(wire.circuit_from_qpy(pub.circuit))
-        plans[pub.circuit] = self._plans[pub.circuit] = plan
-        self._plans.move_to_end(pub.circuit)
+            plan = make_plan(wire.circuit_of(pub))
+        plans[key] = self._plans[key] = plan
+        self._plans.move_to_end(key)
         while len(self._plans) > _PLANS:
             self._plans.popitem(last=False)
         bound = self._num_qubits

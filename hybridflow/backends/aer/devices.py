@@ -2,36 +2,17 @@
 
 import difflib
 import functools
-import importlib
 from types import ModuleType
 from typing import Any
 
-from hybridflow.errors import MissingExtraError, SiteError
+from hybridflow.errors import SiteError
+from hybridflow.extras import require
 
-__all__ = ["device_names", "fake_device", "require"]
-
-
-def require(package: str, extra: str) -> ModuleType:
-    """Import an optional package.
-
-    Raises
-    ------
-    MissingExtraError
-        If it is not installed; the message names the extra.
-    """
-    try:
-        return importlib.import_module(package)
-    except ModuleNotFoundError as error:
-        if error.name != package.partition(".")[0]:
-            raise
-        raise MissingExtraError(
-            f"the backend 'aer' needs {error.name}, which is not installed; "
-            f"install it with: pip install 'hybridflow[{extra}]'"
-        ) from error
+__all__ = ["device_names", "fake_device"]
 
 
 def _provider() -> ModuleType:
-    return require("qiskit_ibm_runtime.fake_provider", "runtime")
+    return require("qiskit_ibm_runtime.fake_provider", "runtime", "a fake device")
 
 
 def device_names() -> list[str]:

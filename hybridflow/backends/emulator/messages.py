@@ -155,10 +155,16 @@ class Faults(Record, frozen=True, kw_only=True):
         How many of the next questions are answered 429, and not dealt with.
     broken
         How many of the next questions are answered 500, and not dealt with.
+    expired
+        How many of the next questions are answered 401, as if a key or a token were too old.
+    pages
+        How many of the next questions are answered with a page of HTML, as by a proxy.
     doubled
         How many of the next answers are sent twice.
+    halved
+        How many of the next answers break off in the middle.
     only
-        Kinds of questions that `away_seconds` to `doubled` are for; without any, all.
+        Kinds of questions that `away_seconds` to `halved` are for; without any, all.
     drop_accepted
         How many of the next jobs are accepted without an answer: the connection is closed.
     break_accepted
@@ -183,7 +189,10 @@ class Faults(Record, frozen=True, kw_only=True):
     slow_seconds: _Seconds = 0.0
     busy: _Count = 0
     broken: _Count = 0
+    expired: _Count = 0
+    pages: _Count = 0
     doubled: _Count = 0
+    halved: _Count = 0
     only: tuple[Question, ...] = ()
     drop_accepted: _Count = 0
     break_accepted: _Count = 0

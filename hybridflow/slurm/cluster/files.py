@@ -16,6 +16,7 @@ from hybridflow.slurm.cluster.shape import QPU_NODE, Shape
 
 __all__ = ["write_files"]
 
+_LOOPBACK = "127.0.0.1"
 _CPUS = 4
 """Cores that each node claims, whatever the machine has."""
 
@@ -75,11 +76,24 @@ def _fields(shape: Shape, layout: Layout, ports: Mapping[str, int]) -> dict[str,
         "run": layout.folder / "run",
         "state": layout.folder / "state",
         "spool": layout.folder / "spool",
+        "loopback": _lines(_loopback(host)),
         "accounting": _lines(_accounting(shape, layout, ports)),
         "licenses": _lines({"Licenses": _counts(shape.licenses)} if shape.licenses else {}),
         "nodes": "\n".join(_nodes(shape, host, ports)),
         "partitions": "\n".join(_partitions(shape)),
     }
+
+
+def _loopback(host: str) -> dict[str, str]:
+    # What keeps Slurm's daemons from listening on all addresses binds them to the one that they
+    # find for the machine's own name: of use where that is the one that everybody here is told.
+    try:
+        bound = {found[4][0] for found in socket.getaddrinfo(host, None, socket.AF_INET)}
+    except OSError:
+        return {}
+    return (
+        {"CommunicationParameters": "NoCtldInAddrAny,NoInAddrAny"} if bound == {_LOOPBACK} else {}
+    )
 
 
 def _accounting(shape: Shape, layout: Layout, ports: Mapping[str, int]) -> dict[str, str]:

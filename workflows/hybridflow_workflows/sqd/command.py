@@ -76,12 +76,13 @@ def command(
     for is not paid for again.
     """
     from hybridflow.progress import Display
+    from hybridflow_workflows.folder import default_output
     from hybridflow_workflows.sqd.parameters import SQDParameters
-    from hybridflow_workflows.sqd.workflow import default_output, resume_sqd, run_sqd
+    from hybridflow_workflows.sqd.workflow import resume_sqd, run_sqd
 
     if resume:
         _refuse_with_resume(parameters)
-    folder = Path(resume or output or default_output())
+    folder = Path(resume or output or default_output("sqd"))
     with Display(quiet=quiet) as display:
         if resume:
             result = resume_sqd(folder, site=site, engine=engine, workers=workers, display=display)

@@ -1,16 +1,10 @@
 """What a run of SQD found: ``result.json``."""
 
-import os
-from pathlib import Path
 from typing import Any
-
-import msgspec
 
 from hybridflow.records import Record
 
-__all__ = ["FILE", "Control", "IterationRecord", "SQDResult", "millihartree", "write_result"]
-
-FILE = "result.json"
+__all__ = ["Control", "IterationRecord", "SQDResult", "millihartree"]
 
 
 class IterationRecord(Record, frozen=True, kw_only=True):
@@ -114,12 +108,3 @@ class SQDResult(Record, frozen=True, kw_only=True):
 def millihartree(energy: float, reference: float) -> float:
     """Return the distance of two energies in hartree, in millihartree."""
     return 1000 * (energy - reference)
-
-
-def write_result(folder: Path, result: SQDResult) -> Path:
-    """Write ``result.json`` into a run's folder; a reader sees all of it or nothing."""
-    file = folder / FILE
-    unfinished = folder / f".{FILE}.{os.getpid()}"
-    unfinished.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=2) + b"\n")
-    unfinished.replace(file)
-    return file

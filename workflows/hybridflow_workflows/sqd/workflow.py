@@ -20,23 +20,26 @@ on from its folder (``earlier.py``); its samples are in the run's ledger.
 
 import importlib.metadata
 import os
-import time
-import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from hybridflow import __version__, environment
-from hybridflow.errors import InputError
-from hybridflow.events import RunEnded, RunStarted, event_log
-from hybridflow.pools import Pools, engine_names, open_pools
+from hybridflow import __version__
+from hybridflow.pools import Pools, open_pools
 from hybridflow.progress import Display
-from hybridflow.report import write_report
 from hybridflow.site import Site, load_site
+from hybridflow_workflows.folder import (
+    default_output,
+    new_folder,
+    recorded,
+    report,
+    variables,
+    write_result,
+)
+from hybridflow_workflows.running import checked_engine
 from hybridflow_workflows.sqd.addon import require_extra
 from hybridflow_workflows.sqd.ansatz import Ansatz, build_ansatz, transpile_ansatz
 from hybridflow_workflows.sqd.control import ControlRuns
@@ -46,7 +49,7 @@ from hybridflow_workflows.sqd.molecule import Integrals, Molecule, check, comput
 from hybridflow_workflows.sqd.parameters import SQDParameters
 from hybridflow_workflows.sqd.policy import FillingPolicy
 from hybridflow_workflows.sqd.reference import exact_energy
-from hybridflow_workflows.sqd.result import IterationRecord, SQDResult, write_result
+from hybridflow_workflows.sqd.result import IterationRecord, SQDResult
 from hybridflow_workflows.sqd.rounds import Rounds
 from hybridflow_workflows.sqd.sampling import Samples, count_valid, sample
 from hybridflow_workflows.sqd.solver import SubspaceSolver, store_integrals
@@ -54,16 +57,11 @@ from hybridflow_workflows.sqd.solver import SubspaceSolver, store_integrals
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["default_output", "resume_sqd", "run_sqd"]
+__all__ = ["resume_sqd", "run_sqd"]
 
 Callback = Callable[[IterationRecord], None]
 
 _PACKAGES = ("qiskit", "qiskit-addon-sqd", "ffsim", "pyscf")
-
-
-def default_output() -> Path:
-    """Return the folder of a run that names none: ``runs/sqd-<time>``."""
-    return Path("runs", time.strftime("sqd-%Y%m%d-%H%M%S"))
 
 
 def run_sqd(
@@ -113,7 +111,10 @@ def run_sqd(
         What made a task fail. What had been found is in the folder.
     """
     job = _checked(parameters, site, engine, workers)
-    folder = _new_folder(Path(output) if output is not None else default_output())
+    folder = new_folder(
+        Path(output) if output is not None else default_output("sqd"),
+        "go on with the run in it (--resume), ",
+    )
     return _run_in(folder, job, callback, display)
 
 
@@ -172,8 +173,7 @@ def _checked(
     molecule = check(parameters)
     loaded = site if isinstance(site, Site) else load_site(site)
     resource = loaded.resource(parameters.resource).name
-    if engine not in engine_names():
-        raise InputError(f"unknown engine {engine!r}; known are: {', '.join(engine_names())}")
+    checked_engine(engine)
     chosen = msgspec.structs.replace(loaded, default=resource)
     return _Job(parameters, molecule, chosen, engine, workers)
 
@@ -182,10 +182,10 @@ def _run_in(
     folder: Path, job: _Job, callback: Callback | None, display: Display | None
 ) -> SQDResult:
     shown = display or Display(quiet=True)
-    with _variables(folder, job.site):
+    with variables(folder, job.site):
         try:
             with (
-                _recorded(job.parameters, job.engine, job.site.default),
+                recorded("sqd", job.parameters, job.engine, job.site.default),
                 # A run has one quantum task: more places in the slot were only processes to start.
                 open_pools(
                     job.site, engine=job.engine, workers=job.workers, tasks_per_slot=1
@@ -194,63 +194,7 @@ def _run_in(
                 run = _Run(job.parameters, job.molecule, pools, folder, shown, callback)
                 return run.result()
         finally:
-            _report(folder, shown)
-
-
-def _new_folder(folder: Path) -> Path:
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(
-            f"{folder} is there and not empty, and runs do not overwrite one another: go on with "
-            "the run in it (--resume), name another folder (--output), or remove it"
-        )
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"the folder {folder} cannot be made: {error.strerror}") from error
-    return folder.absolute()
-
-
-@contextmanager
-def _variables(folder: Path, site: Site) -> Iterator[None]:
-    # For every process of the run: where events and the ledger are, which of the executions this
-    # is, and which site tasks mean.
-    values = {environment.RUN: str(folder), environment.SESSION: uuid.uuid4().hex}
-    if site.path is not None:
-        values[environment.SITE] = site.path
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
-@contextmanager
-def _recorded(parameters: SQDParameters, engine: str, resource: str) -> Iterator[None]:
-    log = event_log()
-    arguments = msgspec.to_builtins(parameters)
-    log.emit(RunStarted(workflow="sqd", engine=engine, resource=resource, arguments=arguments))
-    error = ""
-    try:
-        yield
-    except BaseException as failure:
-        error = f"{type(failure).__name__}: {failure}"
-        raise
-    finally:
-        log.emit(RunEnded(error=error))
-        log.close()
-
-
-def _report(folder: Path, display: Display) -> None:
-    try:
-        write_report(folder)
-    except Exception as error:
-        # The run's own result, or its own error, must not be lost for the sake of a picture.
-        display.note(f"no report was written: {type(error).__name__}: {error}")
+            report(folder, shown)
 
 
 @dataclass(frozen=True)
