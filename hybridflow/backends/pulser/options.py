@@ -2,9 +2,9 @@
 
 import msgspec
 
-__all__ = ["NOISE", "PulserOptions"]
+__all__ = ["PulserOptions"]
 
-NOISE = ("p_false_pos", "p_false_neg", "dephasing_rate", "relaxation_rate")
+_NOISE = ("p_false_pos", "p_false_neg", "dephasing_rate", "relaxation_rate")
 
 
 class PulserOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -13,7 +13,7 @@ class PulserOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     Attributes
     ----------
     device
-        A device of ``pulser.devices``, such as ``AnalogDevice``; or the path of a file that ends in
+        A device of ``pulser.devices``, such as ``AnalogDevice``; or the absolute path of a file that ends in
         ``.json`` with a device's abstract representation, as its vendor gives it.
     num_qubits
         Largest register that is accepted, where the device's own limit is not lower: a state has
@@ -44,4 +44,4 @@ class PulserOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     @property
     def noise(self) -> dict[str, float]:
         """What of the noise is not zero, under the names of Pulser's ``NoiseModel``."""
-        return {name: getattr(self, name) for name in NOISE if getattr(self, name)}
+        return {name: getattr(self, name) for name in _NOISE if getattr(self, name)}
