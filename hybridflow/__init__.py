@@ -12,12 +12,13 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from hybridflow.errors import HybridflowError
     from hybridflow.pools import Pools, open_pools
-    from hybridflow.primitives import Estimator, Sampler, target, transpile
+    from hybridflow.primitives import AnalogSampler, Estimator, Sampler, target, transpile
     from hybridflow.site import Site, load_site
     from hybridflow.slot import Slot, current_slot
     from hybridflow.tasks import quantum_task
 
 _HOME = {
+    "AnalogSampler": "hybridflow.primitives",
     "Estimator": "hybridflow.primitives",
     "HybridflowError": "hybridflow.errors",
     "Pools": "hybridflow.pools",
@@ -33,6 +34,7 @@ _HOME = {
 }
 
 __all__ = [
+    "AnalogSampler",
     "Estimator",
     "HybridflowError",
     "Pools",

@@ -36,10 +36,11 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Primitive(StrEnum):
-    """Kind of a request, after Qiskit's V2 primitives."""
+    """Kind of a request: Qiskit's V2 primitives, and the sampling of an analogue sequence."""
 
     SAMPLER = "sampler"
     ESTIMATOR = "estimator"
+    ANALOG = "analog"
 
 
 class JobState(StrEnum):
@@ -192,7 +193,7 @@ class TargetSnapshot(Record, frozen=True, kw_only=True):
     dt
         Length of the device's time step in seconds.
     operations
-        What the device can execute.
+        What the device can execute; an analogue device has none.
     calibration
         What tells this snapshot from another of the same device (a date); may be empty.
     """
@@ -209,14 +210,15 @@ class PackedPub(Record, frozen=True, kw_only=True):
     Attributes
     ----------
     circuit
-        The circuit as QPY.
+        The circuit as QPY; for the analogue sampler, the abstract representation (JSON) of a Pulser
+        sequence without free variables.
     parameters
         Values as ``.npy`` of shape ``(*shape, num_parameters)``, in the order of
         ``circuit.parameters``; None: the circuit has no parameter and the PUB no shape.
     observables
         Estimator only: JSON of the observables array (nested lists of ``{pauli: coefficient}``).
     shots
-        Sampler only: shots for each parameter set.
+        Samplers only: shots for each parameter set.
     precision
         Estimator only: target standard error.
     seed

@@ -274,6 +274,8 @@ def unpack_pub(packed: PackedPub, primitive: Primitive) -> "SamplerPub | Estimat
     from qiskit.primitives.containers.observables_array import ObservablesArray
     from qiskit.primitives.containers.sampler_pub import SamplerPub
 
+    if primitive is Primitive.ANALOG:
+        raise RequestError("this PUB holds an analogue sequence, which is no circuit")
     circuit = circuit_of(packed)
     try:
         values = None

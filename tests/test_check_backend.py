@@ -11,6 +11,7 @@ from hybridflow import wire
 from hybridflow.backends.aer import AerBackend, AerOptions
 from hybridflow.backends.base import Backend, NotifyingBackend
 from hybridflow.backends.process import BackendProcess
+from hybridflow.backends.pulser import PulserBackend, PulserOptions
 from hybridflow.errors import (
     AcquireError,
     BackendLostError,
@@ -45,6 +46,7 @@ def hosted(backend: str) -> BackendProcess:
     return BackendProcess(Resource(name="hosted", backend=backend), {})
 
 
+NOISY = PulserOptions(p_false_neg=0.02, dephasing_rate=0.05)
 LINE = {"num_qubits": 4, "basis_gates": ("rz", "sx", "x", "cx"), "coupling": ((0, 1), (1, 2))}
 
 RIGHT: dict[str, tuple[Callable[[], Backend], float]] = {
@@ -54,6 +56,7 @@ RIGHT: dict[str, tuple[Callable[[], Backend], float]] = {
     "aer_cheap_noise": (lambda: aer(depolarizing=0.02, readout_flip=0.01, num_qubits=5), 0.85),
     "aer_device": (lambda: aer(device="FakeManilaV2"), 0.75),
     "fake": (fake, 1),
+    "pulser": (lambda: PulserBackend("noisy", NOISY), 0.85),
     "fake_hosted": (lambda: hosted("fake"), 1),
     "fake_small": (lambda: fake(max_pubs=2, max_shots=2000, lanes=3, tags=False, **LINE), 1),
 }

@@ -63,7 +63,8 @@ def check(request: Request, resource: Resource, capabilities: Capabilities) -> N
             f"{capabilities.max_bytes:,}: split it into several requests",
             resource=name,
         )
-    check_pub = _check_sampler if request.primitive is Primitive.SAMPLER else _check_estimator
+    samples = request.primitive is not Primitive.ESTIMATOR
+    check_pub = _check_sampler if samples else _check_estimator
     for index, pub in enumerate(request.pubs):
         if pub.circuits < 1:
             raise RequestError(f"PUB {index} has no circuit to run", resource=name)

@@ -1,4 +1,4 @@
-"""Qiskit's V2 primitives in front of a broker, and transpiling for its target.
+"""Qiskit's V2 primitives in front of a broker, their analogue sister, transpiling for a target.
 
 ::
 
@@ -8,6 +8,8 @@
       routing.py     of a route's resources the best one (candidates.py, merit.py)
       admission.py   refuses what cannot be run, before anything is sent
       request.py     PUBs, seeds, who asks        → one request to the broker (`slot.connect`)
+    AnalogSampler.run
+      analog.py      Pulser's sequences           → one request, in the same way
       job.py         the broker's reply           → Qiskit's result, with where it came from
 """
 
@@ -15,9 +17,10 @@ from hybridflow.qiskit_thread import import_qiskit
 
 import_qiskit()
 
+from hybridflow.primitives.analog import AnalogSampler  # noqa: E402
 from hybridflow.primitives.estimator import Estimator  # noqa: E402
 from hybridflow.primitives.job import Job  # noqa: E402
 from hybridflow.primitives.sampler import Sampler  # noqa: E402
 from hybridflow.primitives.transpiling import target, transpile  # noqa: E402
 
-__all__ = ["Estimator", "Job", "Sampler", "target", "transpile"]
+__all__ = ["AnalogSampler", "Estimator", "Job", "Sampler", "target", "transpile"]

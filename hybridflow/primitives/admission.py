@@ -15,9 +15,11 @@ from qiskit.primitives.containers.estimator_pub import EstimatorPub
 from qiskit.primitives.containers.sampler_pub import SamplerPub
 from qiskit.transpiler import Target
 
-from hybridflow.errors import CircuitError, RequestError, TooLargeError
+from hybridflow import slot
+from hybridflow.backends.factory import make_backend
+from hybridflow.errors import CircuitError, HybridflowError, RequestError, TooLargeError
 from hybridflow.primitives.isa import foreign_instructions, is_isa
-from hybridflow.records import Description, Primitive
+from hybridflow.records import Description, Primitive, Resource
 
 __all__ = ["admit", "check_call"]
 
@@ -36,7 +38,10 @@ def check_call(
     where = f"resource {description.resource!r} (backend {description.backend!r})"
     if primitive not in can.primitives:
         offered = ", ".join(can.primitives)
-        raise RequestError(f"{where} does not run the {primitive} primitive; it runs: {offered}")
+        raise RequestError(
+            f"{where} does not run the {primitive} primitive; it runs: {offered}. "
+            f"{_others(primitive)}"
+        )
     allowed = can.options.get(primitive, ())
     for name in options:
         if name not in allowed:
@@ -46,6 +51,23 @@ def check_call(
             )
     if seed is not None and not can.seeds:
         raise RequestError(f"{where} cannot repeat samples from a seed; leave `seed` out")
+
+
+def _others(primitive: Primitive) -> str:
+    # Asked for only when a call has failed: a backend may have to import its vendor's package.
+    site = slot.default_site()
+    able = [name for name, found in site.resources.items() if _runs(found, primitive)]
+    where = f"of site {site.name!r}"
+    if not able:
+        return f"No resource {where} does"
+    return f"Resources {where} that do: {', '.join(able)}"
+
+
+def _runs(resource: Resource, primitive: Primitive) -> bool:
+    try:
+        return primitive in make_backend(resource, {}).capabilities.primitives
+    except HybridflowError:
+        return False  # what cannot be used here (its package is missing, say) is no advice
 
 
 def admit(

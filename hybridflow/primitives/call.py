@@ -1,16 +1,16 @@
-"""What both primitives do with coerced PUBs: admit, send, hand out the job."""
+"""What the primitives do with coerced PUBs: admit, send, hand out the job."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hybridflow import slot
-from hybridflow.broker.base import Ticket
+from hybridflow.broker.base import Connection, Ticket
 from hybridflow.primitives.asked import Asked, Pubs
 from hybridflow.primitives.job import EndedTicket, Job
 from hybridflow.primitives.routing import RoutedTicket
 from hybridflow.records import Description, Primitive, Provenance, Reply, Request
 
-__all__ = ["call"]
+__all__ = ["call", "send"]
 
 
 def call(
@@ -56,8 +56,23 @@ def _send(asked: Asked, resource: str | None) -> Ticket:
         return RoutedTicket(route, asked)
     connection = slot.connect(route.resources[0] if route else resource)
     description = connection.describe()
-    request = asked.request(asked.fitted(description), description)
-    return connection.submit(request) if asked.pubs else _nothing(request, description)
+    return _submitted(
+        connection, description, asked.request(asked.fitted(description), description)
+    )
+
+
+def send(
+    connection: Connection,
+    description: Description,
+    request: Request,
+    metadata: Sequence[Mapping[str, Any] | None],
+) -> Job:
+    """Send a request that was admitted and return its job; each PUB's metadata stays here."""
+    return Job(_submitted(connection, description, request), request.primitive, metadata)
+
+
+def _submitted(connection: Connection, description: Description, request: Request) -> Ticket:
+    return connection.submit(request) if request.pubs else _nothing(request, description)
 
 
 def _nothing(request: Request, description: Description) -> EndedTicket:

@@ -22,7 +22,11 @@ _STATUS = {
     JobState.FAILED: JobStatus.ERROR,
     JobState.CANCELLED: JobStatus.CANCELLED,
 }
-_RESULT = {Primitive.SAMPLER: SamplerPubResult, Primitive.ESTIMATOR: PubResult}
+_RESULT = {
+    Primitive.SAMPLER: SamplerPubResult,
+    Primitive.ESTIMATOR: PubResult,
+    Primitive.ANALOG: SamplerPubResult,
+}
 
 
 class Job(BasePrimitiveJob[PrimitiveResult[PubResult], JobStatus]):  # type: ignore[misc]

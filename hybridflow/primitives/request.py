@@ -18,11 +18,11 @@ from hybridflow import environment
 from hybridflow.errors import RequestError, SiteError
 from hybridflow.kernel import process_born, process_namespace
 from hybridflow.primitives.structure import skeleton, structure
-from hybridflow.records import ClientInfo, Primitive, Request
+from hybridflow.records import ClientInfo, PackedPub, Primitive, Request
 from hybridflow.tasks import current_attempt
 from hybridflow.wire import pack_pubs
 
-__all__ = ["checked_priority", "checked_seed", "make_request"]
+__all__ = ["checked_priority", "checked_seed", "make_request", "request_of", "seeds_of"]
 
 
 def checked_seed(seed: int | None) -> int | None:
@@ -83,11 +83,22 @@ def make_request(
     """
     try:
         merges = skeleton if late_binding and seed is None else None
-        packed = pack_pubs(pubs, _seeds(seed, len(pubs)), structure, merges, readable)
+        packed = pack_pubs(pubs, seeds_of(seed, len(pubs)), structure, merges, readable)
     except ValueError as error:
         if isinstance(error, RequestError):
             raise
         raise RequestError(f"a PUB's values do not fit its circuit: {error}") from error
+    return request_of(primitive, packed, options, key, priority)
+
+
+def request_of(
+    primitive: Primitive,
+    packed: tuple[PackedPub, ...],
+    options: Mapping[str, Any],
+    key: str | None,
+    priority: int,
+) -> Request:
+    """Return packed PUBs as a new request of this process."""
     return Request(
         id=uuid.uuid4().hex,
         primitive=primitive,
@@ -99,8 +110,8 @@ def make_request(
     )
 
 
-def _seeds(seed: int | None, count: int) -> list[int | None]:
-    # A seed a PUB, from its place in the call: two equal PUBs of one call are two samples.
+def seeds_of(seed: int | None, count: int) -> list[int | None]:
+    """Return a seed a PUB, from its place: two equal PUBs of one call are two samples."""
     if seed is None:
         return [None] * count
     return [_derived(seed, place) for place in range(count)]

@@ -21,8 +21,8 @@ def check_backend(
     shots, transpiled for the backend's own target. Among the checks: X and Bell circuits (which
     catch silent zeros), several registers, parameter arrays, the order of PUBs, mixed shots, seeds
     alone and merged, exact and sampled expectation values, typed refusals, limits, ``stop``,
-    ``find`` and ``usage``. Only what the backend declares is asked of it; what it does not declare
-    must be refused.
+    ``find`` and ``usage``; for an analogue backend, pulses on single atoms and on a blockaded pair.
+    Only what the backend declares is asked of it; what it does not declare must be refused.
 
     Parameters
     ----------

@@ -14,7 +14,16 @@ import numpy as np
 from hybridflow import wire
 from hybridflow.broker.merging import merge, split
 from hybridflow.errors import HybridflowError, RequestError
-from hybridflow.records import Capabilities, JobState, Primitive, Request, TargetSnapshot, Usage
+from hybridflow.records import (
+    Capabilities,
+    JobState,
+    PackedPub,
+    Primitive,
+    Request,
+    TargetSnapshot,
+    Usage,
+)
+from hybridflow.testing.analog_checks import ANALOG_CHECKS, analog_pub, wide_pub
 from hybridflow.testing.subject import Subject, typed
 
 if TYPE_CHECKING:
@@ -22,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CHECKS", "any_pub"]
 
-_SAMPLER, _ESTIMATOR = Primitive.SAMPLER, Primitive.ESTIMATOR
+_SAMPLER, _ESTIMATOR, _ANALOG = Primitive
 
 
 # Circuits
@@ -113,14 +122,15 @@ def target(subject: Subject) -> None:
     from hybridflow.targets import snapshot_of, target_of
 
     snapshot = subject.snapshot
-    assert snapshot.operations, "the target has no operations"
     bound, declared = snapshot.num_qubits, subject.backend.capabilities.num_qubits
     assert bound == declared, (
         f"the target has {bound} qubits and the capabilities declare {declared}"
     )
+    if subject.is_digital:
+        assert snapshot.operations, "the target has no operations"
     names = [operation.name for operation in snapshot.operations]
     assert len(set(names)) == len(names), f"the target names an operation twice: {names}"
-    assert "measure" in names, "the target cannot measure"
+    assert "measure" in names or not subject.is_digital, "the target cannot measure"
     for operation in snapshot.operations:
         for qubits, duration, error in operation.places or ():
             place = f"{operation.name} on {qubits}"
@@ -355,6 +365,7 @@ def undeclared_primitives_are_refused(subject: Subject) -> None:
     pubs = {
         _SAMPLER: subject.sampler_pub(subject.isa(_bell())),
         _ESTIMATOR: _any_estimator_pub(subject),
+        _ANALOG: PackedPub(circuit=b"{}", shots=10),
     }
     for primitive, pub in pubs.items():
         if not subject.supports(primitive):
@@ -374,6 +385,8 @@ def any_pub(subject: Subject) -> tuple[Primitive, Any]:
     """Return a small PUB that the backend must be able to run."""
     if subject.supports(_SAMPLER):
         return _SAMPLER, subject.sampler_pub(subject.isa(_ones(1)), shots=10)
+    if subject.supports(_ANALOG):
+        return _ANALOG, analog_pub(subject, 10)
     return _ESTIMATOR, _any_estimator_pub(subject)
 
 
@@ -382,7 +395,7 @@ def bad_batches_fail_clearly(subject: Subject) -> None:
     primitive, pub = any_pub(subject)
     damaged = msgspec.structs.replace(pub, circuit=b"this is no circuit")
     error = subject.refusal(primitive, [damaged])
-    assert error is not None, "a PUB whose circuit is no QPY ran, as if its circuit did not matter"
+    assert error is not None, "a PUB whose circuit is garbage ran, as if its circuit did not matter"
     assert not error.transient, f"a damaged circuit is declared transient: {error!r}"
     error = subject.refusal(primitive, [pub], options={"no_such_option": True})
     assert isinstance(error, RequestError), (
@@ -396,14 +409,16 @@ def limits_are_kept(subject: Subject) -> None:
     capabilities = subject.backend.capabilities
     primitive, pub = any_pub(subject)
     refused: dict[str, Any] = {}
-    if capabilities.num_qubits is not None and primitive is _SAMPLER:
-        wide = subject.sampler_pub(_ones(capabilities.num_qubits + 1), shots=10)
-        refused[f"a circuit of {capabilities.num_qubits + 1} qubits"] = [wide]
+    if capabilities.num_qubits is not None and primitive is not _ESTIMATOR:
+        many = capabilities.num_qubits + 1
+        digital = primitive is _SAMPLER
+        wide = subject.sampler_pub(_ones(many), shots=10) if digital else wide_pub(subject, many)
+        refused[f"{many} qubits"] = [wide]
     if capabilities.max_pubs is not None:
         refused[f"{capabilities.max_pubs + 1} PUBs"] = [pub] * (capabilities.max_pubs + 1)
-    if capabilities.max_shots is not None and primitive is _SAMPLER:
-        many = msgspec.structs.replace(pub, shots=capabilities.max_shots + 1)
-        refused[f"{capabilities.max_shots + 1} shots"] = [many]
+    if capabilities.max_shots is not None and primitive is not _ESTIMATOR:
+        greedy = msgspec.structs.replace(pub, shots=capabilities.max_shots + 1)
+        refused[f"{capabilities.max_shots + 1} shots"] = [greedy]
     for what, pubs in refused.items():
         error = subject.refusal(primitive, pubs)
         assert isinstance(error, RequestError), (
@@ -485,6 +500,7 @@ CHECKS: tuple[tuple[Primitive | None, Callable[[Subject], None]], ...] = (
     (_ESTIMATOR, estimator_samples),
     (_ESTIMATOR, estimator_broadcasts),
     (_ESTIMATOR, estimator_is_exact),
+    *((_ANALOG, check) for check in ANALOG_CHECKS),
     (None, undeclared_primitives_are_refused),
     (None, bad_batches_fail_clearly),
     (None, limits_are_kept),

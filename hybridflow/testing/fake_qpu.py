@@ -280,6 +280,8 @@ class FakeQPU:
 
     def _check_limits(self, batch: Batch) -> None:
         limits = self.options
+        if batch.primitive is Primitive.ANALOG:
+            raise RequestError(f"{self.name} does not run the {batch.primitive} primitive")
         if limits.max_pubs is not None and len(batch.pubs) > limits.max_pubs:
             raise TooLargeError(
                 f"{self.name} takes {limits.max_pubs} PUBs a vendor job, not {len(batch.pubs)}"

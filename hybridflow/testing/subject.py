@@ -89,8 +89,15 @@ class Subject:
         """Whether the backend declares a primitive."""
         return primitive in self.backend.capabilities.primitives
 
+    @property
+    def is_digital(self) -> bool:
+        """Whether the backend declares that it runs circuits."""
+        return self.supports(Primitive.SAMPLER) or self.supports(Primitive.ESTIMATOR)
+
     def isa(self, circuit: "QuantumCircuit") -> "QuantumCircuit":
         """Return a circuit transpiled for the backend's target."""
+        if not self.is_digital:
+            return circuit  # to be refused whatever it is made of
         from qiskit import transpile
 
         from hybridflow.targets import target_of

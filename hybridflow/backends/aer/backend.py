@@ -298,6 +298,8 @@ class AerBackend:
 
 
 def _check_options(batch: Batch) -> None:
+    if batch.primitive not in _REQUEST_OPTIONS:
+        raise RequestError(f"the backend 'aer' does not run the {batch.primitive} primitive")
     understood = _REQUEST_OPTIONS[batch.primitive]
     for key, value in batch.options.items():
         if key not in understood:
