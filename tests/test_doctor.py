@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from hybridflow.cli import main
 from hybridflow.doctor import CHECKS, Finding, Level, Surroundings, examine
+from hybridflow.doctor.site import backends
 from hybridflow.errors import SlurmError
 from hybridflow.slot import Origin, Slot, write_slot
 from hybridflow.slurm.cluster import SlurmCluster
@@ -413,6 +414,24 @@ def test_the_list_of_names(site: Path, answers: Slurm) -> None:
 def test_definitions_that_are_not_there(site: Path, answers: Slurm) -> None:
     defined(answers, GOOD).unlink()
     assert "cannot be read" in only(look(site, answers), "definitions").text
+
+
+def test_credentials_of_the_job_are_a_backends(tmp_path: Path) -> None:
+    """Those that the reference plugin puts into the environment, or ours into its one-time file."""
+    pytest.importorskip("qrmi")
+    site, file = tmp_path / "site.toml", tmp_path / "credentials.json"
+    site.write_text('[qpu.m]\nbackend = "qrmi"\n')
+    keys = {f"QRMI_IBM_QCS_{name}": "http://127.0.0.1:9" for name in ("ENDPOINT", "IAM_ENDPOINT")}
+    keys |= {KEY: "sesame", "QRMI_IBM_QCS_SERVICE_CRN": "crn"}
+    file.touch(mode=0o600)
+    file.write_text(json.dumps({"m": keys}))
+    types = {RESOURCES: "m", "QRMI_JOB_QPU_TYPES": "ibm-quantum-compute-service"}
+    for here in ({f"m_{k}": v for k, v in keys.items()}, {"HYBRIDFLOW_CREDENTIALS": str(file)}):
+        (found,) = backends(Surroundings({**JOB, **types, **here}, str(site)))
+        assert "it is offline" in found.text, "with them, the vendor was asked"
+        assert json.loads(file.read_text()) == {"m": keys}
+    (found,) = backends(Surroundings({**JOB, **types}, str(site)))
+    assert "no credentials of 'm' here" in found.text
 
 
 # --- the command ---------------------------------------------------------------------------------

@@ -1,10 +1,11 @@
 """Checks of the site file and of what it needs: packages, names, services."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, requires, version
 
 from hybridflow.backends.factory import make_backend, open_backend
+from hybridflow.credentials import Credentials
 from hybridflow.doctor.finding import Finding, hint, ok, problem
 from hybridflow.doctor.surroundings import Surroundings
 from hybridflow.errors import HybridflowError, MissingExtraError
@@ -45,10 +46,10 @@ def resource_names(s: Surroundings) -> Iterator[Finding]:
 def backends(s: Surroundings) -> Iterator[Finding]:
     """Whether each resource's backend has its packages, and its service answers."""
     for resource in s.site.resources.values() if s.site else ():
-        yield _backend(resource, f"[qpu.{resource.name}]")
+        yield _backend(resource, f"[qpu.{resource.name}]", s.environ)
 
 
-def _backend(resource: Resource, where: str) -> Finding:
+def _backend(resource: Resource, where: str, environ: Mapping[str, str]) -> Finding:
     missing = _missing_packages(resource.backend) if resource.interpreter is None else []
     if missing:
         return problem(
@@ -58,7 +59,8 @@ def _backend(resource: Resource, where: str) -> Finding:
             f"pip install 'hybridflow[{resource.backend}]'",
         )
     try:
-        found = _capabilities(resource)
+        # As the door would: in a Slurm job they are there, and are left where they are.
+        found = _capabilities(resource, Credentials(environ, resource.name).read())
     except MissingExtraError as error:
         return problem(str(error), where, "install what the message names")
     except HybridflowError as error:
@@ -71,10 +73,10 @@ def _backend(resource: Resource, where: str) -> Finding:
     return ok(f"{resource.name}: {kind} behind the backend {resource.backend!r}", where)
 
 
-def _capabilities(resource: Resource) -> Capabilities:
+def _capabilities(resource: Resource, credentials: Mapping[str, str]) -> Capabilities:
     if resource.interpreter is None:
-        return make_backend(resource, {}).capabilities
-    backend = open_backend(resource, {})
+        return make_backend(resource, credentials).capabilities
+    backend = open_backend(resource, credentials)
     try:
         return backend.capabilities
     finally:
