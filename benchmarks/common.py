@@ -12,7 +12,7 @@ import socket
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
@@ -132,10 +132,12 @@ def emulated(emulator: "QpuEmulator", **settings: Any) -> Resource:
 
 
 @contextmanager
-def broker(resource: Resource, run: Path | None = None) -> Iterator[BrokerProcess]:
+def broker(
+    resource: Resource, run: Path | None = None, credentials: Mapping[str, str] | None = None
+) -> Iterator[BrokerProcess]:
     """Start a broker process in a folder of its own, and end it."""
     with tempfile.TemporaryDirectory(prefix="hybridflow-") as folder:
-        process = BrokerProcess(resource, {}, folder, run)
+        process = BrokerProcess(resource, credentials or {}, folder, run)
         process.start()
         try:
             yield process

@@ -60,12 +60,13 @@ def opened(
     template = circuit.copy()
     for place, item in enumerate(circuit.data):
         values = list(item.params)
+        before = len(found)
         for index, value in enumerate(values):
             number += isinstance(value, float)
             if isinstance(value, float) and number in names:
                 found[number] = value
                 values[index] = Parameter(names[number])
-        if values != item.params:
+        if len(found) > before:
             operation = item.operation.to_mutable()
             operation.params = values
             template.data[place] = item.replace(operation=operation)

@@ -1,5 +1,8 @@
 """The door: runs a command inside a slot, with the slot's broker beside it.
 
+By a route, it runs it inside the slots of all of the route's resources that can be had, with a
+broker beside it for each.
+
 ::
 
     door ──► broker process          credentials go there, through a pipe, and nowhere else
@@ -23,6 +26,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import NamedTuple
 
 import msgspec
 
@@ -34,8 +38,11 @@ from hybridflow.broker.process import BrokerProcess
 from hybridflow.credentials import Credentials
 from hybridflow.errors import (
     BrokerLostError,
+    HybridflowError,
     InputError,
     InternalError,
+    NoSlotError,
+    ResourceError,
     SiteError,
     SlurmError,
 )
@@ -43,8 +50,8 @@ from hybridflow.keeper import GRACE_SECONDS, Keeper
 from hybridflow.kernel import forbid_dumps
 from hybridflow.lease import Watch
 from hybridflow.site import Site
-from hybridflow.slot import Slot, find_slot, write_slot
-from hybridflow.supervisor import Supervisor, report, show_end
+from hybridflow.slot import Slot, find_slots, write_slots
+from hybridflow.supervisor import Charge, Supervisors, report, show_end
 from hybridflow.walltime import DeadlineWatch, job_deadline
 
 __all__ = ["BROKER_LOST", "DRAIN_SECONDS", "base_folder", "run_in_slot"]
@@ -77,7 +84,7 @@ def run_in_slot(
     site
         Where the resources are defined.
     resource
-        Name of the resource; see :func:`hybridflow.slot.find_slot`.
+        Name of the resource or the route; see :func:`hybridflow.slot.find_slots`.
     lease
         File of the driver's lease: when it is lost, the command is ended.
     grace_seconds
@@ -89,7 +96,7 @@ def run_in_slot(
     -------
     int
         The command's exit status, 128 + n if signal n ended it. 127 if the command was not found
-        and 126 if it could not be started; :data:`BROKER_LOST` if the broker stayed dead;
+        and 126 if it could not be started; :data:`BROKER_LOST` if all brokers stayed dead;
         :data:`hybridflow.keeper.LOST` if the lease was lost.
 
     Raises
@@ -97,11 +104,11 @@ def run_in_slot(
     NoSlotError, SiteError
         If there is no such slot here.
     AcquireError, ResourceError
-        If the resource could not be had; the command was not started.
+        If the resource, or all of the route's, could not be had; the command was not started.
     """
     if not command:
         raise InputError("there is no command to run in the slot; put it after --")
-    slot = find_slot(site, resource)
+    slots = find_slots(site, resource)
     missing = _not_startable(command[0])
     if missing:
         return missing
@@ -113,42 +120,99 @@ def run_in_slot(
     with contextlib.ExitStack() as stack:
         if watch is not None:
             stack.callback(watch.close)
-        if slot.folder is not None:
+        if slots[0].folder is not None:
             keeper = Keeper(command, variables, lease=watch, grace_seconds=grace_seconds)
             return stack.enter_context(keeper).run()
         # Put back when all that ran in the slot has ended, which must not see them.
-        held = Credentials(os.environ, slot.resource, slot.type)
-        stack.callback(_put_back, held)
-        folder = _make_folder(slot.resource)
+        held = [Credentials(os.environ, slot.resource, slot.type) for slot in slots]
+        for each in held:
+            stack.callback(_put_back, each)
+        folder = _make_folder(max((slot.resource for slot in slots), key=len))
         variables[environment.BROKER] = str(folder)
         keeper = Keeper(
             command, variables, folder=str(folder), lease=watch, grace_seconds=grace_seconds
         )
         stack.enter_context(keeper)
-        slot, credentials = _enter(slot, held)
-        write_slot(slot, folder)
+        entrance = _Entrance(site, folder, _deadline(), job_ended)
+        seats: list[_Seat] = []
+        stack.callback(_end_brokers, seats)
+        try:
+            with _interruptible():
+                _take_seats(entrance, slots, held, seats)
+        except _Stopped as stopped:
+            return 128 + stopped.number
+        write_slots([seat.slot for seat in seats], folder)
+        return _with_brokers(keeper, seats, entrance.deadline)
+
+
+class _Seat(NamedTuple):
+    # A slot that was entered: its broker runs.
+    slot: Slot
+    held: Credentials
+    charge: Charge
+
+
+class _Entrance(NamedTuple):
+    # What all slots of a folder have in common.
+    site: Site
+    folder: Path
+    deadline: float | None
+    job_ended: JobEnded
+
+    def enter(self, slot: Slot, held: Credentials) -> _Seat:
+        """Start the broker of a slot, with the resource's credentials."""
+        credentials = held.read()
+        if credentials:
+            forbid_dumps()
         broker = BrokerProcess(
-            site.resource(slot.resource),
+            self.site.resource(slot.resource),
             credentials,
-            folder,
-            deadline=slot.deadline,
-            ended_jobs=_ended_jobs(slot.resource, job_ended),
+            self.folder,
+            deadline=self.deadline,
+            ended_jobs=_ended_jobs(slot.resource, self.job_ended),
         )
-        return _with_broker(keeper, broker, slot, held, credentials)
+        _start(broker, credentials)
+        token = environment.TOKEN in credentials
+        entered = msgspec.structs.replace(slot, token=token, deadline=self.deadline)
+        return _Seat(entered, held, Charge(broker, slot.resource, credentials))
 
 
-def _enter(slot: Slot, held: Credentials) -> tuple[Slot, dict[str, str]]:
-    """Return the slot with all that only the door may ask for, and the resource's credentials."""
-    credentials = held.read()
-    if credentials:
-        forbid_dumps()
+def _take_seats(
+    entrance: _Entrance, slots: Sequence[Slot], held: Sequence[Credentials], seats: list[_Seat]
+) -> None:
+    """Enter the slots; of a route's, those that can be had now."""
+    errors: list[HybridflowError] = []
+    for slot, credentials in zip(slots, held, strict=True):
+        try:
+            seats.append(entrance.enter(slot, credentials))
+        except (ResourceError, NoSlotError) as error:
+            if len(slots) == 1:
+                raise
+            report(f"the route does without {slot.resource!r} in this slot: {error}")
+            errors.append(error)
+    if not seats:
+        raise errors[0]
+
+
+def _end_brokers(seats: Sequence[_Seat]) -> None:
+    for seat in seats:
+        seat.charge.broker.kill()
+
+
+def _start(broker: BrokerProcess, credentials: Mapping[str, str]) -> None:
     try:
-        deadline = job_deadline(os.environ)
+        broker.start()
+    except (BrokerLostError, InternalError):
+        show_end(broker.log, credentials)
+        raise
+
+
+def _deadline() -> float | None:
+    try:
+        return job_deadline(os.environ)
     except SlurmError as error:
         report(f"when this job ends is not known, vendor jobs may be cut by its end: {error}")
-        deadline = None
-    token = environment.TOKEN in credentials
-    return msgspec.structs.replace(slot, token=token, deadline=deadline), credentials
+        return None
 
 
 def _ended_jobs(resource: str, job_ended: JobEnded) -> list[str]:
@@ -176,30 +240,21 @@ def _put_back(held: Credentials) -> None:
         report(f"the credentials could not be put back: {error}")
 
 
-def _with_broker(
-    keeper: Keeper,
-    broker: BrokerProcess,
-    slot: Slot,
-    held: Credentials,
-    credentials: Mapping[str, str],
-) -> int:
-    try:
-        with _interruptible():
-            broker.start()
-    except _Stopped as stopped:
-        return 128 + stopped.number
-    except (BrokerLostError, InternalError):
-        show_end(broker.log, credentials)
-        raise
-    with DeadlineWatch(os.environ, slot.deadline, broker.set_deadline) as deadline:
-        supervisor = Supervisor(broker, slot.resource, credentials, DRAIN_SECONDS)
+def _with_brokers(keeper: Keeper, seats: Sequence[_Seat], deadline: float | None) -> int:
+    def set_deadline(at: float | None) -> None:
+        for seat in seats:
+            seat.charge.broker.set_deadline(at)
+
+    with DeadlineWatch(os.environ, deadline, set_deadline) as watch:
+        supervisors = Supervisors([seat.charge for seat in seats], DRAIN_SECONDS)
         try:
-            held.take()  # not before the resource was acquired
-            status = keeper.run(stop=supervisor.lost)
+            for seat in seats:
+                seat.held.take()  # not before the resource was acquired
+            status = keeper.run(stop=supervisors.lost)
         finally:
-            deadline.look_now()  # what still runs is left running, where it is Slurm who ends this
-            supervisor.close()
-    return BROKER_LOST if supervisor.failed else status
+            watch.look_now()  # what still runs is left running, where it is Slurm who ends this
+            supervisors.close()
+    return BROKER_LOST if supervisors.failed else status
 
 
 # --- the broker ----------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ Each class answers the question *who must act?*::
     │   │                            says whether trying again can help)
     │   ├── VendorJobError                   a vendor job failed; carries the vendor's text
     │   ├── RequestCancelledError            the request was cancelled
+    │   ├── DeclinedError                    not now, and nothing was begun: it may go elsewhere
     │   ├── AcquireError                     the slot's backend could not be acquired
     │   ├── QueueFullError                   the broker has no room for a request now
     │   ├── DeadlineError                    the slot ends before a vendor job could
@@ -33,6 +34,8 @@ Each class answers the question *who must act?*::
     │       ├── JobRefusedError                  Slurm did not take a job
     │       └── JobFailedError                   a job failed, vanished or can never start
     └── InternalError                our bug: please report it
+
+    RouteWarning (UserWarning)       a route's request goes where it was not meant to go first
 
 All of them are picklable (they cross processes in every workflow engine) and travel over the wire
 as :class:`ErrorRecord`.
@@ -51,6 +54,7 @@ __all__ = [
     "CircuitError",
     "ClusterError",
     "DeadlineError",
+    "DeclinedError",
     "ErrorRecord",
     "HybridflowError",
     "InputError",
@@ -65,6 +69,7 @@ __all__ = [
     "RequestCancelledError",
     "RequestError",
     "ResourceError",
+    "RouteWarning",
     "SiteError",
     "SlurmError",
     "TaskError",
@@ -186,6 +191,12 @@ class RequestCancelledError(ResourceError):
     """The request was cancelled before it had a result."""
 
 
+class DeclinedError(ResourceError):
+    """A resource does not take a request that may go elsewhere: nothing was begun or paid for."""
+
+    default_transient = True
+
+
 class AcquireError(ResourceError):
     """The backend of a slot could not be acquired."""
 
@@ -250,6 +261,10 @@ class JobFailedError(SlurmError):
 
 class InternalError(HybridflowError):
     """A bug in hybridflow: please report it, with the traceback."""
+
+
+class RouteWarning(UserWarning):
+    """A route falls back, or passes over a resource for which this run may have paid already."""
 
 
 def _tree(root: type[HybridflowError]) -> dict[str, type[HybridflowError]]:

@@ -4,6 +4,7 @@ Every process appends to a file of its own in the run's folder (``HYBRIDFLOW_RUN
 event; :func:`read_events` merges them by time. Times are seconds since the epoch.
 """
 
+import contextlib
 import logging
 import os
 import socket
@@ -22,9 +23,11 @@ __all__ = [
     "BrokerStopped",
     "Event",
     "EventLog",
+    "EventReader",
     "Iteration",
     "PhaseEnded",
     "PhaseStarted",
+    "RequestRouted",
     "RunEnded",
     "RunStarted",
     "TaskEnded",
@@ -135,6 +138,15 @@ class VendorJobEnded(Event, frozen=True, kw_only=True, tag="vendor_job_ended"):
     error: str = ""
 
 
+class RequestRouted(Event, frozen=True, kw_only=True, tag="request_routed"):
+    """A request has a result by a route; `fallback` says why it fell back, and is empty else."""
+
+    route: str
+    resource: str
+    simulator: bool
+    fallback: str = ""
+
+
 class Iteration(Event, frozen=True, kw_only=True, tag="iteration"):
     """An iterative workflow finished a round; `values` are the figures that it reports."""
 
@@ -153,6 +165,7 @@ AnyEvent = (
     | BrokerStopped
     | VendorJobStarted
     | VendorJobEnded
+    | RequestRouted
     | Iteration
 )
 
@@ -249,6 +262,43 @@ def read_events(
         for event in _read(file, on_damage)
     ]
     return sorted(events, key=lambda event: event.time)
+
+
+class EventReader:
+    """Reads the events of a run while they are written: each time those that are new.
+
+    Parameters
+    ----------
+    folder
+        The run's folder.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self._folder = Path(folder)
+        self._read_bytes: dict[Path, int] = {}
+
+    def read(self) -> list[Event]:
+        """Return what has been written since the last call, by time.
+
+        A line that is still being written is left for the next call; one that is no event is left
+        out.
+        """
+        events: list[Event] = []
+        for file in sorted(self._folder.glob("events-*.jsonl")):
+            with file.open("rb") as stream:
+                stream.seek(self._read_bytes.get(file, 0))
+                whole = stream.read().rpartition(b"\n")[0]
+            if whole:
+                self._read_bytes[file] = self._read_bytes.get(file, 0) + len(whole) + 1
+                events += _decoded(whole)
+        return sorted(events, key=lambda event: event.time)
+
+
+def _decoded(lines: bytes) -> Iterator[Event]:
+    for line in filter(None, lines.split(b"\n")):
+        # A writer that was killed and has come back leaves half a line; newer ones, other events.
+        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
+            yield _decoder.decode(line)
 
 
 def _read(file: Path, on_damage: Callable[[Path, int], None] | None) -> Iterator[Event]:

@@ -13,9 +13,10 @@ from hybridflow import environment
 from hybridflow.allocated import allocated
 from hybridflow.errors import NoSlotError, SiteError
 from hybridflow.grants import Grant, conflicts, grants, requested
+from hybridflow.route import Route
 from hybridflow.site import Site, SlotRequest
 
-__all__ = ["granted"]
+__all__ = ["granted", "granted_of"]
 
 
 def granted(site: Site, resource: str | None, environ: Mapping[str, str]) -> Grant:
@@ -51,6 +52,32 @@ def granted(site: Site, resource: str | None, environ: Mapping[str, str]) -> Gra
         raise NoSlotError(_why_not(wanted, list(found), environ), resource=wanted)
     _check_definition(found[wanted], site)
     return found[wanted]
+
+
+def granted_of(site: Site, route: Route, environ: Mapping[str, str]) -> list[Grant]:
+    """Return the grants of those of a route's resources that the job of this process has.
+
+    Raises
+    ------
+    NoSlotError
+        If it has none of those that the route does not only fall back to.
+    SiteError, SlurmError
+        As :func:`granted`.
+    """
+    found: list[Grant] = []
+    missing: list[NoSlotError] = []
+    for name in route.resources:
+        try:
+            found.append(granted(site, name, environ))
+        except NoSlotError as error:
+            missing.append(error)
+    if not any(grant.name in route.any_of for grant in found):
+        raise NoSlotError(
+            f"this Slurm job has no slot of the route {route.name!r} ({', '.join(route.any_of)}): "
+            f"submit it with --qpu={','.join(route.any_of)}, or some of them; {missing[0]}",
+            resource=route.name,
+        )
+    return found
 
 
 def _check_definition(grant: Grant, site: Site) -> None:

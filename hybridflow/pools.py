@@ -177,8 +177,8 @@ def open_local_pools(
     site
         The site that both kinds of tasks have as their default.
     resource
-        Name of the resource that quantum tasks use where they name none; the site's default if not
-        given.
+        Name of the resource, or the route, that quantum tasks use where they name none; the site's
+        default if not given.
     workers
         Classical worker processes; the site's number if not given.
     tasks_per_slot
@@ -193,13 +193,14 @@ def open_local_pools(
     SiteError
         If the site has no such resource.
     """
-    chosen = site.resource(resource)
-    slots = chosen.tasks_per_slot if tasks_per_slot is None else tasks_per_slot
+    default = resource or site.default
+    most = site.tasks_per_slot(default)
+    slots = most if tasks_per_slot is None else tasks_per_slot
     processes = site.classical.worker_count if workers is None else workers
     for name, number in (("tasks_per_slot", slots), ("workers", processes)):
         if number < 1:
             raise InputError(f"`{name}` must be at least 1, not {number}")
-    here = msgspec.structs.replace(site, default=chosen.name)
+    here = msgspec.structs.replace(site, default=default)
     quantum = _QuantumPool(slots, here, require_mark)
     classical = ClassicalPool(
         processes, threads=site.classical.threads, variables=_variables_with(site)

@@ -14,6 +14,7 @@ __all__ = [
     "Capabilities",
     "ClientInfo",
     "Description",
+    "Insistence",
     "JobState",
     "JobStatus",
     "OnUncertain",
@@ -301,6 +302,9 @@ class ClientInfo(Record, frozen=True, kw_only=True):
             raise ValueError(f"`weight` must be between 0.001 and 1000, not {self.weight}")
 
 
+Insistence = Literal["wait", "try", "claim"]
+
+
 class Request(Record, frozen=True, kw_only=True):
     """One call of a primitive: a list of PUBs with options.
 
@@ -308,6 +312,10 @@ class Request(Record, frozen=True, kw_only=True):
     ----------
     priority
         Before which other requests of its workflow it goes; from -10 to 10.
+    insist
+        What becomes of it when the vendor does not take it now: it waits for that, or (``try``) it
+        is declined, since it can go elsewhere. ``claim``: it is declined unless its run has paid
+        for it already.
     """
 
     id: str
@@ -317,6 +325,7 @@ class Request(Record, frozen=True, kw_only=True):
     client: ClientInfo = ClientInfo()
     key: str | None = None
     priority: int = 0
+    insist: Insistence = "wait"
 
     def __post_init__(self) -> None:
         if not -10 <= self.priority <= 10:
@@ -366,6 +375,10 @@ class Provenance(Record, frozen=True, kw_only=True):
         This request's share of what the vendor billed.
     calibration
         The target's calibration at that time.
+    route
+        The route by which the request came to the resource; empty: it was sent there by name.
+    fallback
+        Why the route fell back to it; empty: it did not.
     """
 
     resource: str
@@ -378,6 +391,8 @@ class Provenance(Record, frozen=True, kw_only=True):
     run_seconds: float
     qpu_seconds: float
     calibration: str = ""
+    route: str = ""
+    fallback: str = ""
 
 
 class Reply(Record, frozen=True, kw_only=True):

@@ -18,6 +18,7 @@ from hybridflow.backends.registry import backend_names, backend_type
 from hybridflow.component import Component, check_line, check_walltime, check_word
 from hybridflow.errors import SiteError
 from hybridflow.records import OnUncertain, Record, Resource
+from hybridflow.route import Route
 
 __all__ = ["Blocks", "Classical", "Site", "SlotRequest", "Slurm", "load_site"]
 
@@ -148,14 +149,17 @@ class Slurm(Record, frozen=True, kw_only=True):
         if self.quantum.nodes != 1:
             raise ValueError("`quantum.nodes` must be 1: a slot is on one node")
 
-    def for_quantum(self, resource: str) -> Component:
-        """Return the component that holds a slot of a resource."""
-        slot = self.slots.get(resource, SlotRequest())
+    def for_quantum(self, *resources: str) -> Component:
+        """Return the component that holds a slot of each of these resources."""
+        slots = {name: self.slots.get(name, SlotRequest()) for name in resources}
         return msgspec.structs.replace(
             self._with_defaults(self.quantum),
-            qpu=(*self.quantum.qpu, *([resource] if slot.qpu else [])),
-            gres=(*self.quantum.gres, *([slot.gres] if slot.gres else [])),
-            licenses=(*self.quantum.licenses, *([slot.licenses] if slot.licenses else [])),
+            qpu=(*self.quantum.qpu, *(name for name, slot in slots.items() if slot.qpu)),
+            gres=(*self.quantum.gres, *(slot.gres for slot in slots.values() if slot.gres)),
+            licenses=(
+                *self.quantum.licenses,
+                *(slot.licenses for slot in slots.values() if slot.licenses),
+            ),
         )
 
     def for_classical(self, nodes: int | None = None) -> Component:
@@ -182,9 +186,11 @@ class Site(Record, frozen=True, kw_only=True):
     path
         Absolute path of the file; None for the built-in site.
     default
-        Name of the resource that is used when none is named.
+        Name of the resource, or of the route, that is used when none is named.
     resources
         All resources by name.
+    routes
+        All routes by name.
     classical
         The classical workers.
     slurm
@@ -197,6 +203,7 @@ class Site(Record, frozen=True, kw_only=True):
     resources: dict[str, Resource]
     classical: Classical
     slurm: Slurm | None = None
+    routes: dict[str, Route] = msgspec.field(default_factory=dict)
 
     def resource(self, name: str | None = None) -> Resource:
         """Return a resource by name, or the default one.
@@ -204,15 +211,37 @@ class Site(Record, frozen=True, kw_only=True):
         Raises
         ------
         SiteError
-            If the site has no such resource.
+            If the site has no such resource, or if the name is that of a route.
         """
         wanted = name or self.default
+        if wanted in self.routes:
+            raise SiteError(
+                f"{wanted!r} is a route of site {self.name!r} ({self.path or 'built in'}): here "
+                f"one of its resources must be named: {', '.join(self.routes[wanted].resources)}"
+            )
         if wanted not in self.resources:
+            routes = f"; its routes: {', '.join(self.routes)}" if self.routes else ""
             raise SiteError(
                 f"site {self.name!r} ({self.path or 'built in'}) has no resource {wanted!r}; "
-                f"it has: {', '.join(self.resources)}"
+                f"it has: {', '.join(self.resources)}{routes}"
             )
         return self.resources[wanted]
+
+    def route(self, name: str | None = None) -> Route | None:
+        """Return a route by name, or the default one; None if there is no route of that name."""
+        return self.routes.get(name or self.default)
+
+    def tasks_per_slot(self, name: str | None = None) -> int:
+        """Return how many quantum tasks may use a resource, or all of a route, at a time.
+
+        Raises
+        ------
+        SiteError
+            If the site has neither.
+        """
+        route = self.route(name)
+        names = [name] if route is None else route.any_of
+        return sum(self.resource(each).tasks_per_slot for each in names)
 
 
 class _Qpu(msgspec.Struct, frozen=True):
@@ -238,6 +267,7 @@ class _Qpu(msgspec.Struct, frozen=True):
 
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     qpu: dict[str, dict[str, Any]]
+    route: dict[str, dict[str, Any]] = {}
     name: str | None = None
     default: str | None = None
     classical: Classical = Classical()
@@ -273,10 +303,12 @@ def load_site(path: str | os.PathLike[str] | None = None) -> Site:
     if not checked.qpu:
         raise SiteError(f"{file}: there is no resource; add a table like [qpu.aer]")
     resources = {name: _resource(name, table, file) for name, table in checked.qpu.items()}
+    routes = {name: _route(name, table, resources, file) for name, table in checked.route.items()}
     default = checked.default or next(iter(resources))
-    if default not in resources:
+    if default not in resources | routes:
         raise SiteError(
-            f"{file}: key `default` names {default!r}; allowed are: {', '.join(resources)}"
+            f"{file}: key `default` names {default!r}; allowed are: "
+            f"{', '.join([*resources, *routes])}"
         )
     _check_slots(checked.slurm, resources, file)
     return Site(
@@ -286,7 +318,34 @@ def load_site(path: str | os.PathLike[str] | None = None) -> Site:
         resources=resources,
         classical=checked.classical,
         slurm=checked.slurm,
+        routes=routes,
     )
+
+
+def _route(name: str, table: dict[str, Any], resources: dict[str, Resource], file: Path) -> Route:
+    _check_name("route", name, file)
+    route = _convert({"name": name, **table}, Route, file, ("route", name))
+    place = f"{file}: [route.{name}]"
+    if route.name != name:
+        raise SiteError(f"{place}: unknown key `name`: the route's name stands in its heading")
+    if name in resources:
+        raise SiteError(f"{place}: there is a resource of that name, too: rename one of them")
+    if not route.any_of:
+        raise SiteError(f"{place}: `any_of` must name at least one resource")
+    if route.max_wait is not None and route.fall_back is None:
+        raise SiteError(f"{place}: with `max_wait`, `fall_back` must say where to go instead")
+    for each in route.resources:
+        if each not in resources:
+            raise SiteError(
+                f"{place} names {each!r}, which is no resource (nor can a route lead to a route); "
+                f"allowed are: {', '.join(resources)}"
+            )
+    return route
+
+
+def _check_name(kind: str, name: str, file: Path) -> None:
+    if not name.replace("_", "").replace("-", "").replace(".", "").isalnum():
+        raise SiteError(f"{file}: [{kind}.{name}]: a name has letters, digits, and `_-.` only")
 
 
 def _check_slots(slurm: Slurm | None, resources: dict[str, Resource], file: Path) -> None:
@@ -309,10 +368,7 @@ def _parse(file: Path) -> dict[str, Any]:
 
 def _resource(name: str, table: dict[str, Any], file: Path) -> Resource:
     place = ("qpu", name)
-    if not name.replace("_", "").replace("-", "").replace(".", "").isalnum():
-        raise SiteError(
-            f"{file}: [qpu.{name}]: a resource's name has letters, digits, and `_-.` only"
-        )
+    _check_name("qpu", name, file)
     common_keys = set(_Qpu.__struct_fields__)
     common = _convert({k: v for k, v in table.items() if k in common_keys}, _Qpu, file, place)
     own = {key: value for key, value in table.items() if key not in common_keys}

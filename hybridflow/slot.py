@@ -5,12 +5,15 @@ a socket for each resource, and ``slots.json``, which says what they are. Which 
 depends on where it is asked: outside Slurm any resource of the site file, inside a Slurm job only
 those that the plugin has acquired for it, or, where the site file says that no plugin grants them,
 those that the job's allocation holds.
+
+With the name of a route (``route.py``) all of its resources that are there are meant: the door
+opens a slot and a broker for each, and who asks chooses among them for each request.
 """
 
 import functools
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from enum import StrEnum
 from pathlib import Path
@@ -21,8 +24,10 @@ from hybridflow import environment
 from hybridflow.broker.base import Connection
 from hybridflow.broker.place import socket_path
 from hybridflow.errors import NoSlotError
-from hybridflow.granted import granted
+from hybridflow.granted import granted, granted_of
+from hybridflow.grants import Grant
 from hybridflow.records import Record
+from hybridflow.route import Route
 from hybridflow.site import Site, load_site
 
 __all__ = [
@@ -33,7 +38,11 @@ __all__ = [
     "current_slot",
     "default_site",
     "find_slot",
+    "find_slots",
+    "is_here",
+    "route_here",
     "use_site",
+    "write_slots",
 ]
 
 
@@ -67,6 +76,9 @@ class Slot(Record, frozen=True, kw_only=True):
     deadline
         Unix time at which the Slurm job ends at the latest; None before the door was passed, and
         where there is no limit.
+    route
+        The route by which it was entered, with slots of the route's other resources beside it; None
+        if it was asked for by the resource's name.
     """
 
     resource: str
@@ -77,6 +89,7 @@ class Slot(Record, frozen=True, kw_only=True):
     slots: int = 1
     token: bool = False
     deadline: float | None = None
+    route: Route | None = None
 
 
 # --- the slot that this process is in ------------------------------------------------------------
@@ -84,6 +97,8 @@ class Slot(Record, frozen=True, kw_only=True):
 
 def current_slot(environ: Mapping[str, str] = os.environ) -> Slot | None:
     """Return the slot that this process is in; None if it is in none.
+
+    Where the door was passed by a route there are several: this is the first.
 
     Raises
     ------
@@ -94,11 +109,60 @@ def current_slot(environ: Mapping[str, str] = os.environ) -> Slot | None:
     return _slots_in(Path(folder))[0] if folder else None
 
 
-def write_slot(slot: Slot, folder: Path) -> None:
+def is_here(resource: str | None) -> bool:
+    """Whether this process is in a slot of a resource; None: in any."""
+    folder = os.environ.get(environment.BROKER)
+    if not folder:
+        return False
+    return any(resource in (None, slot.resource) for slot in _slots_in(Path(folder)))
+
+
+def route_here(name: str | None = None) -> Route | None:
+    """Return the route that a name stands for in this process; None if it stands for a resource.
+
+    In a slot, what is left of the route: the resources that can be had there.
+
+    Parameters
+    ----------
+    name
+        The name; without it, the slot's own route or resource, or the site's default.
+
+    Raises
+    ------
+    NoSlotError
+        If this is a slot, and none of the route's resources can be had in it.
+    """
+    folder = os.environ.get(environment.BROKER)
+    if folder:
+        return _route_in(folder, name)
+    if environment.in_slurm_job(os.environ) or environment.in_engine_worker(os.environ):
+        return None  # whoever connects is told that there is no slot
+    return default_site().route(name)
+
+
+@functools.lru_cache(maxsize=16)
+def _route_in(folder: str, name: str | None) -> Route | None:
+    # Asked for in each call of a primitive, and written once in a folder's life.
+    if not _index(Path(folder)).exists():
+        return None
+    slots = _slots_in(Path(folder))
+    names = frozenset(slot.resource for slot in slots)
+    route = slots[0].route
+    if name is not None and (route is None or route.name != name):
+        route = None if name in names else default_site().route(name)
+    if route is None:
+        return None
+    left = route.within(names)
+    if not left.resources:
+        raise NoSlotError(_not_here(slots, route.name), resource=route.name)
+    return left
+
+
+def write_slots(slots: Sequence[Slot], folder: Path) -> None:
     """Write down what a broker's folder is for; the door does this, and nobody else."""
     descriptor = os.open(_index(folder), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as file:
-        file.write(msgspec.json.encode([slot]))
+        file.write(msgspec.json.encode(slots))
 
 
 def _slots_in(folder: Path) -> list[Slot]:
@@ -150,9 +214,58 @@ def find_slot(
     if folder:
         return _inside(Path(folder), resource)
     if not environment.in_slurm_job(environ):
-        found = site.resource(resource)
-        return Slot(resource=found.name, backend=found.backend, origin=Origin.SITE)
-    grant = granted(site, resource, environ)
+        return _of_site(site, site.resource(resource).name)
+    return _of_slurm(site, granted(site, resource, environ))
+
+
+def find_slots(
+    site: Site, name: str | None = None, environ: Mapping[str, str] = os.environ
+) -> list[Slot]:
+    """Return the slots that a command started here may use: a resource's, or all of a route.
+
+    Inside a Slurm job, of the route's resources those that the job was granted. The one to fall
+    back to needs no grant where it is a simulator that runs on this very machine.
+
+    Parameters
+    ----------
+    site, environ
+        As for :func:`find_slot`.
+    name
+        Name of the route or the resource.
+
+    Raises
+    ------
+    NoSlotError, SiteError, SlurmError
+        As :func:`find_slot`; of a route, if none of its resources can be had.
+    """
+    folder = environ.get(environment.BROKER)
+    if folder:
+        slot = _inside(Path(folder), name)
+        entered = slot.route is not None and name in (None, slot.route.name)
+        return _slots_in(Path(folder)) if entered else [slot]
+    route = site.route(name)
+    if route is None:
+        return [find_slot(site, name, environ)]
+    if not environment.in_slurm_job(environ):
+        found = [_of_site(site, each) for each in route.resources]
+    else:
+        found = [_of_slurm(site, grant) for grant in granted_of(site, route, environ)]
+        names = [slot.resource for slot in found]
+        spare = route.fall_back
+        if spare and spare not in names and site.resource(spare).backend in _SIMULATORS:
+            found.append(_of_site(site, spare))
+    return [msgspec.structs.replace(slot, route=route) for slot in found]
+
+
+_SIMULATORS = ("aer", "fake")
+"""Backends that need nothing of the site's: what they run on is the node that the job has."""
+
+
+def _of_site(site: Site, name: str) -> Slot:
+    return Slot(resource=name, backend=site.resource(name).backend, origin=Origin.SITE)
+
+
+def _of_slurm(site: Site, grant: Grant) -> Slot:
     return Slot(
         resource=grant.name,
         backend=site.resource(grant.name).backend,
@@ -163,15 +276,18 @@ def find_slot(
     )
 
 
-def _inside(folder: Path, resource: str | None) -> Slot:
+def _inside(folder: Path, name: str | None) -> Slot:
     slots = _slots_in(folder)
     for slot in slots:
-        if resource in (None, slot.resource):
+        if name in (None, slot.resource) or (slot.route and slot.route.name == name):
             return slot
-    raise NoSlotError(
-        f"this process is inside the slot of {', '.join(repr(s.resource) for s in slots)}, where "
-        f"{resource!r} cannot be had: start `hybridflow slot run --resource {resource}` outside it",
-        resource=resource,
+    raise NoSlotError(_not_here(slots, name), resource=name)
+
+
+def _not_here(slots: Sequence[Slot], name: str | None) -> str:
+    return (
+        f"this process is inside the slot of {', '.join(repr(slot.resource) for slot in slots)}, "
+        f"where {name!r} cannot be had: start `hybridflow slot run --resource {name}` outside it"
     )
 
 

@@ -881,6 +881,61 @@ def test_a_broker_that_is_busy_is_not_away(
     assert len(lines) == 1  # it was connected once
 
 
+LEAVING = """
+import os, sys
+import zmq
+from hybridflow.broker import protocol
+from hybridflow.kernel import process_namespace
+from hybridflow.records import ClientInfo
+context = zmq.Context()
+dealer = context.socket(zmq.DEALER)
+dealer.connect("ipc://" + sys.argv[1])
+info = ClientInfo(pid=os.getpid())
+dealer.send(protocol.encode(protocol.Hello(protocol.VERSION, info, process_namespace())))
+assert isinstance(protocol.read_broker(dealer.recv()), protocol.Welcome)
+print("welcome", flush=True)
+sys.stdin.read()
+if sys.argv[2] == "bye":
+    dealer.send(protocol.encode(protocol.Bye()))
+context.destroy(1000)
+"""
+
+
+@pytest.mark.parametrize("last_word", ["bye", ""])
+def test_a_goodbye_is_heard_though_its_process_has_ended_meanwhile(
+    serve: Any, folder: Path, monkeypatch: pytest.MonkeyPatch, last_word: str
+) -> None:
+    """What a process that died was given is free; what one that left was given is its own."""
+    served = serve()
+    died: list[int] = []
+    busy, go_on, take = threading.Event(), threading.Event(), Reception.take
+
+    def take_its_time(reception: Reception, identity: bytes, message: Any) -> None:
+        if isinstance(message, Ask):
+            busy.set()
+            assert go_on.wait(20)
+        take(reception, identity, message)
+
+    monkeypatch.setattr(Reception, "take", take_its_time)
+    monkeypatch.setattr(served.broker, "part", lambda client: died.append(client.pid))
+    served.peer.hello()
+    with subprocess.Popen(
+        [sys.executable, "-c", LEAVING, str(folder / "dev.sock"), last_word],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as program:
+        assert program.stdout is not None
+        assert program.stdout.readline() == "welcome\n"
+        served.peer.say(Ask("r"))
+        assert busy.wait(20)
+        program.communicate(timeout=20)
+    served.peer.say(Ask("s"))
+    go_on.set()
+    assert [isinstance(served.peer.hear(), Status) for _ in range(2)] == [True, True]
+    assert died == ([] if last_word else [program.pid])
+
+
 def test_an_id_runs_once(serve: Any) -> None:
     served = serve()
     peer = served.peer

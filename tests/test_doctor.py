@@ -11,9 +11,8 @@ from click.testing import CliRunner
 
 from hybridflow.cli import main
 from hybridflow.doctor import CHECKS, Finding, Level, Surroundings, examine
-from hybridflow.doctor.site import backends
 from hybridflow.errors import SlurmError
-from hybridflow.slot import Origin, Slot, write_slot
+from hybridflow.slot import Origin, Slot, write_slots
 from hybridflow.slurm.cluster import SlurmCluster
 
 SITE = """
@@ -258,6 +257,15 @@ def test_a_device_that_does_not_exist(site: Path) -> None:
     assert "no_such_device" in only(look(site), "backends").text
 
 
+def test_a_device_whose_credentials_only_slots_have(site: Path) -> None:
+    site.write_text('[qpu.fez]\nbackend = "ibm_runtime"\n')
+    finding = only(look(site), "backends", Level.HINT)
+    assert "there are no credentials for 'fez'" in finding.text
+    wrong = {"fez_QRMI_IBM_QCS_IAM_APIKEY": "a-key-without-an-instance"}
+    finding = only(look(site, **wrong), "backends")
+    assert "set `qpu.fez.instance`" in finding.text
+
+
 def test_tmpdir_points_nowhere(site: Path, tmp_path: Path) -> None:
     found = look(site, TMPDIR=str(tmp_path / "gone"))
     assert "another one" in only(found, "temporary_folder").text
@@ -284,7 +292,7 @@ def test_variables_of_ours(site: Path, tmp_path: Path) -> None:
 
 def test_inside_a_slot(site: Path, tmp_path: Path) -> None:
     slot = Slot(resource="aer_a", backend="aer", origin=Origin.SITE, folder=str(tmp_path))
-    write_slot(slot, tmp_path)
+    write_slots([slot], tmp_path)
     found = look(site, HYBRIDFLOW_BROKER=str(tmp_path))
     assert "in a slot of aer_a" in found["variables"][0].text
 
@@ -414,24 +422,6 @@ def test_the_list_of_names(site: Path, answers: Slurm) -> None:
 def test_definitions_that_are_not_there(site: Path, answers: Slurm) -> None:
     defined(answers, GOOD).unlink()
     assert "cannot be read" in only(look(site, answers), "definitions").text
-
-
-def test_credentials_of_the_job_are_a_backends(tmp_path: Path) -> None:
-    """Those that the reference plugin puts into the environment, or ours into its one-time file."""
-    pytest.importorskip("qrmi")
-    site, file = tmp_path / "site.toml", tmp_path / "credentials.json"
-    site.write_text('[qpu.m]\nbackend = "qrmi"\n')
-    keys = {f"QRMI_IBM_QCS_{name}": "http://127.0.0.1:9" for name in ("ENDPOINT", "IAM_ENDPOINT")}
-    keys |= {KEY: "sesame", "QRMI_IBM_QCS_SERVICE_CRN": "crn"}
-    file.touch(mode=0o600)
-    file.write_text(json.dumps({"m": keys}))
-    types = {RESOURCES: "m", "QRMI_JOB_QPU_TYPES": "ibm-quantum-compute-service"}
-    for here in ({f"m_{k}": v for k, v in keys.items()}, {"HYBRIDFLOW_CREDENTIALS": str(file)}):
-        (found,) = backends(Surroundings({**JOB, **types, **here}, str(site)))
-        assert "it is offline" in found.text, "with them, the vendor was asked"
-        assert json.loads(file.read_text()) == {"m": keys}
-    (found,) = backends(Surroundings({**JOB, **types}, str(site)))
-    assert "no credentials of 'm' here" in found.text
 
 
 # --- the command ---------------------------------------------------------------------------------

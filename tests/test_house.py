@@ -15,6 +15,7 @@ PACKAGES = (
     "hybridflow",
     "hybridflow.backends",
     "hybridflow.broker",
+    "hybridflow.dashboard",
     "hybridflow.doctor",
     "hybridflow.emulator",
     "hybridflow.primitives",

@@ -7,7 +7,6 @@ import os
 import pkgutil
 import signal
 import socket
-import time
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 import pytest
 import qiskit_ibm_runtime
+import requests
 from emulated import entry_of, tag
 from family import eventually
 from ibm_desk import (
@@ -47,6 +47,7 @@ from hybridflow.errors import (
     NoSlotError,
     RequestError,
     ResourceError,
+    TooLargeError,
     VendorJobError,
 )
 from hybridflow.records import Batch, JobState, Primitive, Request
@@ -99,7 +100,7 @@ def done(backend: IbmRuntimeBackend, job_id: str) -> None:
 
 
 def test_a_session_keeps_the_promises_of_a_backend(emulator: QpuEmulator) -> None:
-    check_backend(lambda: backend_of(emulator, mode="session", idle_seconds=0.2), fidelity=0.75)
+    check_backend(lambda: backend_of(emulator, mode="session", idle_seconds=0.2), fidelity=0.65)
 
 
 # --- what it is ----------------------------------------------------------------------------------
@@ -299,7 +300,8 @@ def is_discreet(error: BaseException) -> bool:
 def test_a_start_that_fails_says_whether_something_may_run(
     emulator: QpuEmulator, faults: dict[str, Any], kind: type[HybridflowError], transient: bool
 ) -> None:
-    with acquired(emulator, timeout_seconds=1.0) as backend:
+    patience = 3.0 if "slow_seconds" in faults else 60.0
+    with acquired(emulator, timeout_seconds=patience) as backend:
         emulator.faults(**faults, only=["start"])
         with pytest.raises(ResourceError) as raised:
             backend.start(batch(), tag=tag())
@@ -322,30 +324,24 @@ def test_a_job_that_was_taken_without_an_answer_is_sent_once_and_found(
 
 
 @pytest.mark.parametrize(
-    "fault", [{"busy": 1}, {"broken": 1}, {"pages": 1}, {"away_seconds": 0.5}, {"halved": 1}]
+    "fault", [{"busy": 1}, {"broken": 1}, {"pages": 1}, {"away_seconds": 30.0}, {"halved": 1}]
 )
 def test_a_question_that_fails_may_be_asked_again(
     emulator: QpuEmulator, backend: IbmRuntimeBackend, fault: dict[str, Any]
 ) -> None:
     job_id = backend.start(batch(), tag=tag())
-    emulator.faults(**fault, only=["status", "result", "usage"])
+    emulator.faults(**fault, only=["status"])
     with pytest.raises(ResourceError) as raised:
         backend.status(job_id, wait=20)
     assert raised.value.transient
-    eventually(lambda: _is_done(backend, job_id))
+    emulator.faults()
+    done(backend, job_id)
     emulator.faults(**fault, only=["result"])
-    if "away_seconds" not in fault:
-        with pytest.raises(ResourceError) as raised:
-            backend.result(job_id)
-        assert raised.value.transient
+    with pytest.raises(ResourceError) as raised:
+        backend.result(job_id)
+    assert raised.value.transient
     emulator.faults()
     assert len(backend.result(job_id)) == 1
-
-
-def _is_done(backend: IbmRuntimeBackend, job_id: str) -> bool:
-    with contextlib.suppress(ResourceError):
-        return backend.status(job_id, wait=1).state is JobState.DONE
-    return False
 
 
 def test_a_token_that_is_too_old_is_replaced(
@@ -426,19 +422,39 @@ def test_an_unknown_device_is_refused(emulator: QpuEmulator) -> None:
     assert not raised.value.transient
 
 
-def test_nothing_answers_there(emulator: QpuEmulator) -> None:
+@pytest.mark.parametrize("question", ["describe", "target"])
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [({"pages": 1}, "the answer is no JSON"), ({"halved": 1}, "Incomplete"), ({"busy": 1}, "429")],
+)
+def test_a_device_that_cannot_be_described_now_may_be_later(
+    emulator: QpuEmulator, question: str, fault: dict[str, int], said: str
+) -> None:
+    backend = backend_of(emulator)
+    try:
+        # The package asks for the list itself, first, and takes silence for an empty one.
+        count = 2 if question == "describe" else 1
+        emulator.faults(**dict.fromkeys(fault, count), only=[question])
+        with pytest.raises(AcquireError, match=said) as raised:
+            backend.acquire()
+        assert raised.value.transient
+        emulator.faults()
+        backend.acquire()
+    finally:
+        backend.release()
+
+
+@pytest.mark.parametrize("listens", [True, False])
+def test_nothing_answers_there(emulator: QpuEmulator, listens: bool) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        port = silent.getsockname()[1]
-        for url, timeout in ((f"http://127.0.0.1:{port}", 0.3), ("http://127.0.0.1:9", 5.0)):
-            backend = backend_of(
-                emulator, url=f"{url}/ibm", token_url=f"{url}/ibm", timeout_seconds=timeout
-            )
-            began = time.monotonic()
-            with pytest.raises(AcquireError) as raised:
-                backend.acquire()
-            backend.release()
-            assert raised.value.transient
-            assert time.monotonic() - began < 30
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        if not listens:
+            silent.close()
+        backend = backend_of(emulator, url=url, token_url=url, timeout_seconds=1.0)
+        with pytest.raises(AcquireError) as raised:
+            backend.acquire()
+        backend.release()
+        assert raised.value.transient
 
 
 def test_a_job_fails_with_its_reason(emulator: QpuEmulator, backend: IbmRuntimeBackend) -> None:
@@ -489,6 +505,32 @@ def test_the_packages_text_is_kept_and_a_credential_is_not(phase: Phase) -> None
         assert kind.__name__ in str(error)
         assert "what IBM says of ***" in str(error)
         assert is_discreet(error)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind", "transient"),
+    [
+        (400, '{"error": {"code": 3458, "message": "pending"}}', ResourceError, True),
+        (400, '{"errors": [{"code": 1012, "message": "concurrent"}]}', ResourceError, True),
+        (400, '{"errors": [{"code": 1211, "message": "backend"}]}', RequestError, False),
+        (400, "<html>", RequestError, False),
+        (413, "[]", TooLargeError, False),
+        (403, '{"errors": []}', AcquireError, False),
+        (404, "", ResourceError, False),
+        (504, "", BackendLostError, True),
+    ],
+)
+def test_a_refusal_is_understood_by_its_status_and_code(
+    status: int, body: str, kind: type[HybridflowError], transient: bool
+) -> None:
+    answer = requests.Response()
+    answer.status_code, answer._content = status, body.encode()
+    answer.request = requests.Request("POST", "https://quantum.example.org/api/v1/jobs").prepare()
+    behind = requests.HTTPError(body, response=answer)
+    raised = qiskit_ibm_runtime.exceptions.IBMRuntimeError("Failed to run program")
+    raised.__context__ = behind
+    error = typed(raised, resource="fez", phase=Phase.STARTING)
+    assert (type(error), error.transient) == (kind, transient)
 
 
 def test_reasons_of_failed_jobs_are_ibms() -> None:

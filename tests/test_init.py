@@ -80,7 +80,7 @@ def test_wrong_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_qpus_of_an_unknown_type_are_not_simulated(tmp_path: Path) -> None:
     heron = SlurmQpu(name="heron", source="gres", slots=1, partitions=("quantum",))
-    text = loaded(tmp_path, found(heron, types={"heron": "ibm-quantum-system\nevil = 1"}))
+    text = loaded(tmp_path, found(heron, types={"heron": "pasqal\nevil = 1"}))
     assert '# [qpu.heron]\n# backend = "…"' in text
     assert "evil" not in text
     site = load_site(tmp_path / "made.toml")
@@ -88,6 +88,27 @@ def test_qpus_of_an_unknown_type_are_not_simulated(tmp_path: Path) -> None:
     assert site.slurm is not None
     assert site.slurm.quantum.partition == "quantum"
     assert site.slurm.classical.partition == "all"
+
+
+def test_what_the_qrmi_wheel_knows_is_driven_by_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heron = SlurmQpu(name="heron", source="gres", slots=1, partitions=("quantum",))
+    twin = SlurmQpu(name="heron", source="license", slots=5)
+    assert 'type = "ibm-quantum-system"' in loaded(
+        tmp_path, found(heron, twin, types={"heron": "ibm-quantum-system"})
+    )
+    site = load_site(tmp_path / "made.toml")
+    assert (site.default, site.resource("heron").backend) == ("heron", "qrmi")
+    monkeypatch.setenv("PATH", str(tmp_path))  # without Slurm, the file's definitions are used
+    config = tmp_path / "qrmi_config.json"
+    entry = {"name": "eagle", "type": "ibm-quantum-compute-service", "environment": {"K": "s3cret"}}
+    config.write_text(json.dumps({"resources": [entry]}))
+    shown = init(tmp_path / "own.toml", f"--qrmi-config={config}").output
+    assert f"QPU: eagle, defined in {config}, qrmi" in shown
+    eagle = load_site(tmp_path / "own.toml").resource()
+    assert (eagle.name, eagle.options["config"]) == ("eagle", str(config))
+    assert "s3cret" not in (tmp_path / "own.toml").read_text()
 
 
 @pytest.mark.parametrize(

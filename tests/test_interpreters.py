@@ -276,7 +276,7 @@ def test_a_backend_that_only_the_other_interpreter_has_is_checked_there(tmp_path
 
 
 def test_what_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(command: list[str], place: Path) -> None:
+    def fails(command: list[str], place: Path, lock: int) -> None:
         place.mkdir(exist_ok=True)
         if "pip" in command:
             raise ResourceError("the disk is full")

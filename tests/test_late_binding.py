@@ -19,6 +19,7 @@ from qiskit.primitives.containers.sampler_pub import SamplerPub
 
 from hybridflow import wire
 from hybridflow.angles import numbers_of, opened
+from hybridflow.backends.aer import AerBackend
 from hybridflow.broker.core import Broker
 from hybridflow.broker.merging import merge, split
 from hybridflow.errors import HybridflowError, RequestError
@@ -62,7 +63,10 @@ def merged(asked: list[Request], *, late_binding: bool = True) -> Any:
 
 
 def run(batch: Batch) -> tuple[PackedResult, ...]:
-    device = FakeQPU("fake")
+    return run_on(FakeQPU("fake"), batch)
+
+
+def run_on(device: Any, batch: Batch) -> tuple[PackedResult, ...]:
     device.acquire()
     try:
         job = device.start(batch, tag="t")
@@ -111,6 +115,23 @@ def test_samples_come_back_to_whom_they_belong() -> None:
         data, metadata = wire.unpack_result(part)
         assert data.meas.get_counts() == {outcome: 10}
         assert metadata["shots"] == 10
+
+
+def test_what_is_no_angle_stays_as_it_is() -> None:
+    def made(angle: float) -> QuantumCircuit:
+        circuit = QuantumCircuit(2)
+        circuit.append(UnitaryGate([[0, 1], [1, 0]]), [1])
+        circuit.barrier()
+        circuit.cp(0.5, 0, 1)
+        circuit.rx(angle, 0)
+        circuit.reset(1)
+        circuit.measure_all()
+        return circuit
+
+    batch, cuts = merged(requests(sampled(made(0.0)), sampled(made(np.pi))))
+    assert [pub.angles for pub in batch.pubs] == [(1,)]
+    parts = [wire.unpack_result(part)[0] for (part,) in split(cuts, run_on(AerBackend(), batch))]
+    assert [part.meas.get_counts() for part in parts] == [{"00": 10}, {"01": 10}]
 
 
 @pytest.mark.parametrize("observables", ["ZZ", ["ZZ", "XI", "IY"], [["ZI"], ["IX"]]])

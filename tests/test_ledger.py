@@ -15,7 +15,7 @@ from family import eventually
 from hybridflow import environment
 from hybridflow.broker.entry import Entry
 from hybridflow.broker.journal import Attached
-from hybridflow.broker.ledger import compaction, custody, steps
+from hybridflow.broker.ledger import compaction, notes, steps, unstored
 from hybridflow.broker.ledger.appender import Appender
 from hybridflow.broker.ledger.book import Book
 from hybridflow.broker.ledger.frames import Damage, Frame, frame, frames
@@ -24,7 +24,7 @@ from hybridflow.broker.ledger.known import JobPhase, RequestPhase
 from hybridflow.broker.ledger.opening import open_journal
 from hybridflow.broker.ledger.owner import Owner, has_ended, is_over, this_process
 from hybridflow.broker.ledger.reader import Reader
-from hybridflow.broker.ledger.results import results_file
+from hybridflow.broker.ledger.results import read_replies, results_file
 from hybridflow.broker.ledger.state import State
 from hybridflow.broker.merging import merge
 from hybridflow.broker.work import VendorJob, Work
@@ -100,9 +100,12 @@ class Broker:
         session: str = "one",
         resource: Resource = QPU,
         alive: bool = True,
+        away: bool = False,
         **options: Any,
     ) -> None:
         self.owner = this_process(name, session, {})
+        if away:
+            self.owner = elsewhere(self.owner)
         if not alive:  # as others see it
             self.owner = msgspec.structs.replace(self.owner, born=0)
         self.journal = LedgerJournal(run, resource, self.owner, **options)
@@ -329,6 +332,29 @@ def test_two_executions_at_the_same_time_never_get_the_same(tmp_path: Path) -> N
     # Its driver has ended, though what that had started may be at work.
     assert other.ask(request(attempt="newer")) == reply
     assert other.ask(request(attempt="newest")) is None
+
+
+@pytest.mark.parametrize("end", ["closed", "silent"])
+def test_executions_on_two_machines_never_get_the_same_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    """Nobody can say whether the other is over: it is not, as long as it writes."""
+    earlier = Broker(tmp_path, "earlier", "ours-1-2-3", away=True)
+    (first,) = earlier.run(request())
+    here = Broker(tmp_path, "here", "two")
+    assert here.ask(request(attempt="other")) == first  # it may be the run that goes on
+    (second,) = earlier.run(request())
+    there = Broker(tmp_path, "there", "theirs-1-2-3", away=True)
+    (third,) = there.run(request("ghz"))
+    assert here.ask(request(attempt="newer")) is None
+    assert here.ask(request("ghz", attempt="newer")) is None
+    if end == "closed":
+        earlier.journal.close()
+        there.journal.close()
+    else:
+        monkeypatch.setattr(notes, "PATIENCE_SECONDS", 0.0)
+    assert here.ask(request(attempt="newer")) == second
+    assert here.ask(request("ghz", attempt="newer")) == third
 
 
 def test_who_begins_an_execution_is_in_its_name() -> None:
@@ -603,8 +629,33 @@ def test_a_paid_result_is_delivered_though_it_cannot_be_stored(
     (tmp_path / "hidden").rename(run)
     end_task(run, "first", "killed")
     assert broker.ask(request(attempt="second", task="t2")) == reply
-    # The next broker can ask the vendor for it.
+    # The next broker can ask the vendor for it,
     assert read(run).jobs[job.tag].phase is JobPhase.STARTED
+    # or has it, since it is stored as soon as that can be.
+    broker.run(request("another"))
+    assert read(run).jobs[job.tag].phase is JobPhase.STORED
+    assert read_replies(run / "ledger", job.tag) == [reply]
+
+
+def test_of_what_cannot_be_stored_only_so_much_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(unstored, "_MOST_BYTES", 10)
+    broker = Broker(tmp_path)
+    asked = [request(key=name) for name in "abc"]
+    jobs = []
+    for one in asked:
+        broker.ask(one)
+        jobs.append(broker.start(one))
+    (tmp_path / "ledger" / "results").touch()  # where a folder should be
+    replies = [replies_of(job)[0] for job in jobs]
+    for job, reply in zip(jobs, replies, strict=True):
+        broker.journal.stored(job, [reply], Usage())
+    assert f"{jobs[0].id} are let go" in caplog.text
+    assert [broker.ask(request(key=name)) for name in "abc"] == [None, None, replies[2]]
+    (tmp_path / "ledger" / "results").unlink()
+    broker.journal.close()
+    assert Broker(tmp_path, "b", "two").ask(request(key="c")) == replies[2]
 
 
 def test_a_free_job_runs_without_a_ledger(tmp_path: Path) -> None:
@@ -842,7 +893,7 @@ def test_what_nobody_can_say_is_waited_for_a_while(
     waits = broker.ask(asked)
     assert isinstance(waits, Attached)
     assert not broker.journal.elsewhere()
-    monkeypatch.setattr(custody, "_PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(notes, "PATIENCE_SECONDS", 0.0)
     eventually(lambda: [*broker.journal.elsewhere()] == [waits.tag])
     with pytest.raises(UncertainError, match="has ended"):
         broker.ask(asked)

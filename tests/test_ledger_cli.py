@@ -68,6 +68,14 @@ def test_show(run: Path) -> None:
     assert "1 of them with results that were paid for before" in output
 
 
+def test_show_as_json(run: Path) -> None:
+    shown = json.loads(call("ledger", "show", run, "--json").output)
+    assert [job["state"] for job in shown["vendor_jobs"]] == ["stored", "void", "uncertain"]
+    assert shown["vendor_jobs"][0]["error"] is None
+    assert (shown["requests"], shown["reused"]) == (5, 1)
+    assert sum(shown["phases"].values()) == 5
+
+
 def test_verify_a_whole_one(run: Path) -> None:
     done = call("ledger", "verify", run)
     assert done.exit_code == 0

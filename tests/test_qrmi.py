@@ -87,6 +87,22 @@ def test_it_keeps_the_promises_of_all_backends(service: QpuEmulator) -> None:
     check_backend(lambda: QrmiBackend("manila", QrmiOptions(), keys), fidelity=0.95)
 
 
+def test_a_system_of_ones_own_keeps_them_too(service: QpuEmulator) -> None:
+    keys = service.qrmi_keys(SECRET, system=True)
+    check_backend(lambda: QrmiBackend("manila", QrmiOptions(), keys), fidelity=0.95)
+    backend = QrmiBackend("manila", QrmiOptions(), keys)
+    backend.acquire()
+    service.faults(fail_jobs=1)
+    job = backend.start(batch(), tag="")
+    assert finished(backend, job) is JobState.FAILED
+    with pytest.raises(VendorJobError, match="the job failed, as the emulator was told"):
+        backend.result(job)
+    service.faults(drop_accepted=1)
+    with pytest.raises(BackendLostError):
+        backend.start(batch(), tag="")
+    backend.release()
+
+
 def test_a_result_says_what_the_device_took(backend: QrmiBackend) -> None:
     job = backend.start(batch(shots=100), tag="")
     assert finished(backend, job) is JobState.DONE
@@ -273,7 +289,7 @@ def test_a_backend_that_is_not_acquired_starts_nothing(service: QpuEmulator) -> 
 def test_only_plain_data_is_decoded() -> None:
     foreign = {"__type__": "settings", "__module__": "os", "__class__": "system", "__value__": {}}
     with pytest.raises(RequestError, match="type 'settings'"):
-        batch_of("sampler", json.dumps({"params": {"pubs": [foreign]}}))
+        batch_of("sampler", json.dumps({"pubs": [foreign]}))
     with pytest.raises(ResourceError, match="type 'settings'"):
         results_of(json.dumps(foreign), 1, resource="manila")
 
@@ -285,7 +301,7 @@ def test_results_that_are_none_are_transient(text: str) -> None:
     assert error.value.transient
 
 
-@pytest.mark.parametrize("body", ["", "<html>", "{}", '{"params": {"pubs": [7]}}', "[]"])
+@pytest.mark.parametrize("body", ["", "<html>", "{}", '{"pubs": [7]}', "[]"])
 def test_jobs_that_are_none_are_refused(body: str) -> None:
     with pytest.raises(RequestError, match="cannot be read"):
         batch_of("sampler", body)

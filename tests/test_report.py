@@ -23,6 +23,7 @@ from hybridflow.report import write_report
 from hybridflow.report.lanes import MOST_BARS, MOST_LANES, MOST_MARKS, Kind, arrange
 from hybridflow.report.redact import redacted, shortened
 from hybridflow.report.sentences import busy_part, drawing_words, status
+from hybridflow.report.thin import MOST_ROUNDS, fewer_rounds
 from hybridflow.report.timeline import State, timeline, union_seconds
 
 START = 1_760_000_000.0
@@ -308,7 +309,7 @@ def test_many_workers_share_lanes() -> None:
 # -- redaction ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("piece", ["secret", "a/", "/a", "token=", "://", "=", "bearer "])
+@pytest.mark.parametrize("piece", ["secret", "a/", "/a", "token=", "a=", "://", "=", "bearer "])
 def test_redaction_takes_no_long_time(piece: str) -> None:
     began = time.process_time()
     redacted(piece * 100_000)
@@ -324,6 +325,7 @@ def test_redaction_takes_no_long_time(piece: str) -> None:
         ('{"token": "s3cret", "a": 1}', '{"token": [removed], "a": 1}'),
         ("Authorization: Bearer s3cret123", "Authorization: [removed]"),
         ("sent bearer s3cret1234", "sent bearer [removed]"),
+        ("VendorJobError: token=s3cret was refused", "VendorJobError: token=[removed] was refused"),
         ("see https://ann:s3cret@host.org/a/b", "see https://host.org/a/b"),
         ("a ratio of 3/4 and a/b/c", "a ratio of 3/4 and a/b/c"),
     ],
@@ -565,3 +567,34 @@ def test_the_command(tmp_path: Path) -> None:
     assert done.exit_code == 0
     assert Path(done.stdout.strip()) == folder / "report.html"
     assert CliRunner().invoke(main, ["report", str(tmp_path)]).exit_code == 2
+
+
+def test_many_phases_and_rounds_stay_small_and_it_says_so(tmp_path: Path) -> None:
+    happened: list[events.Event] = []
+    for n in range(5000):
+        happened += [
+            events.PhaseStarted(time=START + n, phase=f"part {n}"),
+            events.PhaseEnded(time=START + n + (5 if n == 77 else 0.1), phase=f"part {n}"),
+            events.Iteration(
+                time=START + n, number=n + 1, values={"error_millihartree": 9 / (n + 1)}
+            ),
+        ]
+    file = write_report(write_run(tmp_path / "run", happened))
+    assert file.stat().st_size < 3_000_000
+    text = text_of(file)
+    assert "Of 5,000 phases, the 500 longest are drawn." in text
+    assert "Of 5,000 rounds, the pictures below show" in text
+    assert "The 200 longest are listed, 4,800 more are not." in text
+    assert "part 77" in text
+
+
+def test_no_peak_is_lost_of_many_rounds() -> None:
+    rounds = [
+        events.Iteration(number=n, values={"a": -5.0 if n == 4321 else n % 7, "b": float(n)})
+        for n in range(10_000)
+    ]
+    kept = fewer_rounds(rounds, ["a", "b"])
+    assert len(kept) <= MOST_ROUNDS + 2
+    assert [one.number for one in kept] == sorted({one.number for one in kept})
+    assert {0, 4321, 9999} <= {one.number for one in kept}
+    assert fewer_rounds(rounds[:100], ["a"]) == rounds[:100]

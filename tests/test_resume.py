@@ -6,7 +6,8 @@ import signal
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,15 @@ from ledger_child import Answers
 from qiskit.primitives.containers.sampler_pub import SamplerPub
 
 from hybridflow import environment, wire
+from hybridflow.backends import open_backend
+from hybridflow.broker.core import Broker
+from hybridflow.broker.ledger.journal import LedgerJournal
+from hybridflow.broker.ledger.owner import this_process
 from hybridflow.broker.ledger.reader import Reader
 from hybridflow.broker.ledger.steps import Intended, Started
 from hybridflow.broker.protocol import Failed, Finished
 from hybridflow.primitives.structure import structure
-from hybridflow.records import ClientInfo, JobState, Primitive, Request, Resource
+from hybridflow.records import ClientInfo, JobState, Primitive, Reply, Request, Resource
 from hybridflow.testing import QpuEmulator, qpu_emulator
 
 SHOTS = (11, 12, 13)
@@ -170,6 +175,42 @@ def test_without_tags_a_lost_id_is_uncertain(
     assert answer.error.kind == "UncertainError"
     assert not answer.error.transient
     assert executed(untagged, tmp_path) == [21]
+
+
+def test_a_run_folder_that_is_gone_for_a_while_costs_nothing_twice(
+    slow: QpuEmulator, tmp_path: Path
+) -> None:
+    run, away = tmp_path / "run", tmp_path / "away"
+    run.mkdir()
+    with broker_of(run, resource_of(slow)) as ask:
+        first = ask(request(31))
+        eventually(lambda: len(started(run)) == 1)
+        run.rename(away)
+        assert isinstance(first.result(SECONDS), Reply)
+        assert isinstance(ask(request(32)).result(SECONDS), Reply)  # its file is open
+        away.rename(run)
+    with broker_of(run, resource_of(slow)) as ask:
+        for shots in (31, 32):
+            assert isinstance(ask(request(shots)).result(SECONDS), Reply)
+    assert executed(slow, run) == [31, 32]
+
+
+@contextlib.contextmanager
+def broker_of(run: Path, resource: Resource) -> "Iterator[Callable[[Request], Future[Any]]]":
+    """Give what asks a broker in this process, which is a session of its own."""
+    name = uuid.uuid4().hex
+    journal = LedgerJournal(run, resource, this_process(name, name, {}))
+    broker = Broker(resource, open_backend(resource, {}), journal=journal)
+    broker.start()
+
+    def ask(asked: Request) -> "Future[Any]":
+        outcome: Future[Any] = Future()
+        broker.submit(asked, outcome.set_result)
+        return outcome
+
+    yield ask
+    broker.drain(10)
+    assert broker.join(SECONDS)
 
 
 PROGRAM = """

@@ -12,7 +12,7 @@ from hybridflow.errors import NoSlotError, SiteError
 from hybridflow.grants import conflicts, grants
 from hybridflow.records import Resource
 from hybridflow.site import Classical, Site
-from hybridflow.slot import Origin, Slot, connect, current_slot, find_slot, write_slot
+from hybridflow.slot import Origin, Slot, connect, current_slot, find_slot, write_slots
 
 SITE = Site(
     name="test",
@@ -30,7 +30,7 @@ JOB = {"SLURM_JOB_ID": "42"}
 @pytest.fixture
 def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Slot:
     slot = Slot(resource="other", backend="fake", origin=Origin.SITE, folder=str(tmp_path))
-    write_slot(slot, tmp_path)
+    write_slots([slot], tmp_path)
     monkeypatch.setenv("HYBRIDFLOW_BROKER", str(tmp_path))
     return slot
 

@@ -109,6 +109,22 @@ def test_vqe_stops_after_its_evaluations(tmp_path: Path) -> None:
     assert len(outcome.finding.details["history"]) == outcome.requests == 5
 
 
+def test_ctrl_c_ends_the_optimizer_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It runs in a thread, which no engine can end: to its end it would take many minutes."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hybridflow.progress.Phase.watch", interrupt)
+    asked = VQEParameters(
+        model="ising", layers=3, optimizer="cobyla", evaluations=10**6, precision=1e-3
+    )
+    with pytest.raises(KeyboardInterrupt):
+        run_vqe(asked, place(tmp_path))
+    ended = [each for each in read_events(tmp_path / "local") if isinstance(each, RunEnded)]
+    assert [each.error for each in ended] == ["KeyboardInterrupt: "]
+
+
 def test_a_sweep_becomes_few_pubs(tmp_path: Path) -> None:
     site = tmp_path / "site.toml"
     site.write_text('[qpu.slow]\nbackend = "aer"\nseconds_per_job = 0.5\n')
@@ -159,7 +175,17 @@ def test_the_command_prints_the_result_beside_the_exact_one(tmp_path: Path) -> N
     [
         (run_vqe, VQEParameters(model="he"), "--model must be one of h2, ising"),
         (run_vqe, VQEParameters(qubits=99), "--qubits must be between 2 and 16"),
-        (run_vqe, VQEParameters(precision=float("nan")), "--precision must be at least 0, not nan"),
+        (
+            run_vqe,
+            VQEParameters(precision=float("nan")),
+            "--precision must be at least 0 and finite, not nan",
+        ),
+        (run_vqe, VQEParameters(seed=-1), "--seed must be at least 0, not -1"),
+        (
+            run_zne,
+            ZNEParameters(time=float("inf")),
+            "--time must be at least 0 and finite, not inf",
+        ),
         (run_sweep, SweepParameters(points=1), "--points must be at least 2"),
         (run_zne, ZNEParameters(scales=(1, 2)), "different odd numbers, like 1,3,5; not 1,2"),
         (run_zne, ZNEParameters(shots=0), "--shots must be at least 1"),

@@ -21,7 +21,6 @@ import msgspec
 
 from hybridflow.environment import Role
 from hybridflow.errors import InputError
-from hybridflow.records import Resource
 from hybridflow.site import Blocks, Site
 from hybridflow.slurm import (
     BlockJobs,
@@ -131,12 +130,12 @@ class Elastic(_InBlocks):
     """Quantum blocks and classical ones apart, each as many as its tasks need."""
 
     def groups(
-        self, resources: Sequence[Resource], workers: int | None, tasks: int | None
+        self, resources: Sequence[str], workers: int | None, tasks: int | None
     ) -> list[Group]:
         """Return a group of quantum blocks for each resource, and the classical one."""
         least, most = self._blocks.quantum
         groups = []
-        for each in resources:
+        for each in map(self._site.resource, resources):
             number = tasks or each.tasks_per_slot
             spec = {"cls": partial(self._quantum, each.name, number)}
             groups.append(Group(Role.QUANTUM, each.name, spec, size=least, most=most, tasks=number))
@@ -180,7 +179,7 @@ class Coscheduled(_InBlocks):
     """One block, a heterogeneous job: its workers of both kinds come and go together."""
 
     def groups(
-        self, resources: Sequence[Resource], workers: int | None, tasks: int | None
+        self, resources: Sequence[str], workers: int | None, tasks: int | None
     ) -> list[Group]:
         """Return the one group."""
         if len(resources) != 1 or workers == 0:
@@ -191,7 +190,7 @@ class Coscheduled(_InBlocks):
         _log.warning(
             "A co-scheduled job holds its QPU slot to its end, also while nothing runs on it"
         )
-        (resource,) = resources
+        resource = self._site.resource(resources[0])
         chosen = tasks or resource.tasks_per_slot, workers or self._site.classical.workers
         spec = {"cls": partial(self._both, resource.name, *chosen)}
         return [CoscheduledGroup(resource.name, spec, workers=1 + self._workers_each(workers))]

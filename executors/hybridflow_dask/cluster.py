@@ -71,7 +71,8 @@ class HybridCluster(ShownCluster):
         A site, or the path of a site file; the default site if not given.
     resources
         Names of the resources whose slots it uses, one quantum worker each; the site's default
-        resource if not given.
+        resource if not given. A route has one worker, in the slots of all its resources; not in
+        blocks.
     workers
         Classical worker processes, in blocks on each node; what the site says if not given, on
         each node of the job.
@@ -151,14 +152,18 @@ class HybridCluster(ShownCluster):
     ) -> dict[str, Group]:
         chosen = [names] if isinstance(names, str) else names
         listed = [self.site.default] if chosen is None else list(chosen)
-        if len(set(listed)) < len(listed):
+        used = [name for each in listed for name in self._used_by(each)]
+        if len(set(used)) < len(used):
             raise InputError(
-                f"`resources` names one of {', '.join(listed)} twice; a resource has one slot, and "
+                f"`resources` names one of {', '.join(used)} twice; a resource has one slot, and "
                 "a slot one worker: raise `tasks_per_slot` to run more tasks at a time"
             )
-        resources = [self.site.resource(name) for name in listed]
-        groups = self._supply.groups(resources, workers, tasks)
+        groups = self._supply.groups(listed, workers, tasks)
         return {group.label: group for group in groups}
+
+    def _used_by(self, name: str) -> tuple[str, ...]:
+        route = self.site.route(name)
+        return route.resources if route else (self.site.resource(name).name,)
 
     def _wanted(self) -> dict[str, Any]:
         return {name: group.spec for group in self._groups.values() for name in group.missing(())}

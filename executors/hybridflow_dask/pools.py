@@ -59,7 +59,7 @@ def open_dask_pools(
     site
         The site that both kinds of tasks have as their default.
     resource
-        Name of the resource that quantum tasks use; the site's default if not given.
+        Name of the resource, or the route, that quantum tasks use; the site's default if not given.
     workers
         Classical worker processes; the site's number if not given.
     tasks_per_slot
@@ -78,7 +78,7 @@ def open_dask_pools(
     """
     if workers is not None and workers < 1:
         raise InputError(f"`workers` must be at least 1, not {workers}")
-    name = site.resource(resource).name
+    name = resource or site.default
     cluster = HybridCluster(
         site, resources=[name], workers=workers, tasks_per_slot=tasks_per_slot, **options
     )

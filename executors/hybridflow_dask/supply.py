@@ -24,7 +24,6 @@ import dask
 from hybridflow import environment
 from hybridflow.environment import Role
 from hybridflow.errors import DeadlineError, SlurmError
-from hybridflow.records import Resource
 from hybridflow.site import Site
 from hybridflow.slurm import current_allocation
 from hybridflow.walltime import job_deadline
@@ -60,14 +59,14 @@ class Supply(ABC):
 
     @abstractmethod
     def groups(
-        self, resources: Sequence[Resource], workers: int | None, tasks: int | None
+        self, resources: Sequence[str], workers: int | None, tasks: int | None
     ) -> list[Group]:
         """Return the groups of a cluster.
 
         Parameters
         ----------
         resources
-            Whose slots it uses.
+            Names of those whose slots it uses.
         workers
             Classical workers; what the site says if not given.
         tasks
@@ -116,14 +115,14 @@ class Processes(Supply):
         self._margin = margin_of(self._deadline - time.time()) if self._deadline else 0.0
 
     def groups(
-        self, resources: Sequence[Resource], workers: int | None, tasks: int | None
+        self, resources: Sequence[str], workers: int | None, tasks: int | None
     ) -> list[Group]:
-        """Return a group with one worker for each resource, and the classical one."""
+        """Return a group with one worker for each resource or route, and the classical one."""
         groups = []
         for each in resources:
-            number = tasks or each.tasks_per_slot
-            spec = {"cls": partial(self._quantum, each.name, number)}
-            groups.append(Group(Role.QUANTUM, each.name, spec, size=1, tasks=number))
+            number = tasks or self._site.tasks_per_slot(each)
+            spec = {"cls": partial(self._quantum, each, number)}
+            groups.append(Group(Role.QUANTUM, each, spec, size=1, tasks=number))
         size = self._worker_count() if workers is None else workers
         return [*groups, Group(Role.CLASSICAL, "", {"cls": self._classical}, size=size)]
 

@@ -52,7 +52,8 @@ def hybrid_config(
     site
         A site, or the path of a site file; the default site if not given.
     resource
-        Name of the resource; the site's default if not given.
+        Name of the resource, or of a route, whose slots are all entered then (not in blocks); the
+        site's default if not given.
     workers
         Classical worker processes on each node; what the site says if not given.
     tasks_per_slot

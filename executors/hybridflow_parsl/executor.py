@@ -53,7 +53,8 @@ class QPUExecutor(LeasedExecutor):
     site
         A site, or the path of a site file; the default site if not given.
     resource
-        Name of the resource; the site's default if not given.
+        Name of the resource, or of a route, whose slots are all entered then; the site's default if
+        not given.
     tasks_per_slot
         Quantum tasks that share a slot at a time; what the site says if not given.
     require_mark
@@ -108,9 +109,9 @@ remote_monitoring_radio
         self.resource = resource
         self.require_mark = require_mark
         self._site = site if isinstance(site, Site) else load_site(site)
-        self._resource = self._site.resource(resource)
+        self._name = resource or self._site.default
         self.tasks_per_slot = _number(
-            "tasks_per_slot", tasks_per_slot, self._resource.tasks_per_slot
+            "tasks_per_slot", tasks_per_slot, self._site.tasks_per_slot(self._name)
         )
         chosen = provider or LocalProvider()  # type: ignore[no-untyped-call]
         _check_provider(chosen, label)
@@ -142,7 +143,7 @@ remote_monitoring_radio
 
     def front(self, lease: Path) -> list[str]:
         """Return the command line of the door, without the worker pool's arguments."""
-        door = in_slot(launch.WORKER_POOL, self._site, self._resource.name, lease)
+        door = in_slot(launch.WORKER_POOL, self._site, self._name, lease)
         return launch.with_variables(door, self._site, {})
 
     def submit(

@@ -106,10 +106,10 @@ def create(
     """
     _check(name, packages)
     place = ((folder or envs_folder()) / name).absolute()
-    with _alone(place):
+    with _alone(place) as lock:
         _make_room(place)
         try:
-            found = _make(place, packages, step)
+            found = _make(place, packages, step, lock)
         except BaseException:
             shutil.rmtree(place, ignore_errors=True)
             raise
@@ -117,30 +117,33 @@ def create(
     return Environment(name=name, path=str(place), packages=tuple(packages)), found
 
 
-def _make(place: Path, packages: Sequence[str], step: Step) -> Hello:
+def _make(place: Path, packages: Sequence[str], step: Step, lock: int) -> Hello:
     with step(f"make {place}"):
-        _run([sys.executable, "-m", "venv", str(place)], place)
+        _run([sys.executable, "-m", "venv", str(place)], place, lock)
     python = str(place / "bin" / "python")
     with step(f"install hybridflow {' '.join(packages)}"):
         pip = [python, "-m", "pip", "install", "--disable-pip-version-check"]
-        _run([*pip, *own_requirement(), *packages], place)
+        _run([*pip, *own_requirement(), *packages], place, lock)
     with step("check"):
         return check(ask(python), python)
 
 
 @contextmanager
-def _alone(place: Path) -> Iterator[None]:
-    """Keep others from making the same environment; whoever is killed lets go."""
+def _alone(place: Path) -> Iterator[int]:
+    """Keep others from making or removing an environment there, by a lock that is yielded.
+
+    Programs that are run meanwhile hold it, too: of one that was killed, pip may still be at work.
+    """
     place.parent.mkdir(parents=True, exist_ok=True)
     with (place.parent / ".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ResourceError(
-                f"another process makes an environment in {place.parent}: wait for its end",
+                f"another process changes the environments in {place.parent}: wait for its end",
                 transient=True,
             ) from None
-        yield
+        yield lock.fileno()
 
 
 def _check(name: str, packages: Sequence[str]) -> None:
@@ -182,7 +185,7 @@ def own_requirement() -> list[str]:
     return [f"hybridflow @ {url}"]
 
 
-def _run(command: Sequence[str], place: Path) -> None:
+def _run(command: Sequence[str], place: Path, lock: int) -> None:
     environ = {k: v for k, v in variables(os.environ).items() if k not in _ELSEWHERE}
     try:
         ran = subprocess.run(
@@ -192,6 +195,7 @@ def _run(command: Sequence[str], place: Path) -> None:
             stderr=subprocess.STDOUT,
             text=True,
             env=environ,
+            pass_fds=[lock],
         )
     except OSError as error:
         raise ResourceError(f"{command[0]} could not be run: {error}") from error
@@ -241,8 +245,10 @@ def remove(name: str, folder: Path | None = None) -> Environment:
             f"there is no environment {name!r} in {folder or envs_folder()}; there are: "
             f"{', '.join(known) or 'none'}"
         )
-    try:
-        shutil.rmtree(known[name].path)
-    except OSError as error:
-        raise ResourceError(f"{known[name].path} cannot be removed: {error}") from error
+    place = Path(known[name].path)
+    with _alone(place):
+        try:
+            shutil.rmtree(place)
+        except OSError as error:
+            raise ResourceError(f"{place} cannot be removed: {error}") from error
     return known[name]

@@ -152,27 +152,26 @@ def _seconds(metadata: Mapping[str, Any]) -> float | None:
 # --- the service's side --------------------------------------------------------------------------
 
 
-def batch_of(program: object, body: str | bytes) -> tuple[Batch, dict[str, Any]]:
-    """Return the batch in a job's JSON, and the other fields of it.
+def batch_of(program: object, text: str | bytes) -> Batch:
+    """Return the batch in a job's input.
 
     Parameters
     ----------
     program
-        What the job's field ``program_id`` says.
-    body
-        The JSON, with the primitive's input in its field ``params``.
+        Which primitive it is for, as the job says.
+    text
+        The input: JSON.
 
     Raises
     ------
     RequestError
-        If it is no job of a primitive.
+        If it is no input of a primitive.
     """
     primitive = _PROGRAMS.get(str(program))
     if primitive is None:
         raise RequestError(f"there is no program {program!r}; there is: {', '.join(_PROGRAMS)}")
     try:
-        job = _loads(body)
-        params = job.pop("params")
+        params = _loads(text)
         packed = tuple(_packed(pub, primitive, params) for pub in params["pubs"])
     except RequestError:
         raise
@@ -180,7 +179,7 @@ def batch_of(program: object, body: str | bytes) -> tuple[Batch, dict[str, Any]]
         raise RequestError(
             f"the input of the program {program!r} cannot be read ({type(error).__name__}: {error})"
         ) from error
-    return Batch(primitive=primitive, pubs=packed), job
+    return Batch(primitive=primitive, pubs=packed)
 
 
 def _packed(pub: Any, primitive: Primitive, params: Mapping[str, Any]) -> PackedPub:

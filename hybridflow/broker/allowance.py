@@ -4,6 +4,7 @@ Device seconds, which are billed, and seconds on the clock, which may hold a ven
 way there, are estimated apart (``estimate.py``), each from the vendor jobs that were measured.
 """
 
+import math
 import time
 from collections.abc import Sequence
 
@@ -55,6 +56,7 @@ class Allowance:
         self._pubs = capabilities.max_pubs or float("inf")
         self._bytes = min(limits.batch_bytes, capabilities.max_bytes or limits.batch_bytes)
         self._overlaps = capabilities.lanes > 1 and not capabilities.serial
+        self._lanes = max(1, min(capabilities.lanes, resource.max_in_flight))
         self._journal = journal
         self._booked = 0.0
         self._last_end = 0.0
@@ -68,6 +70,23 @@ class Allowance:
             left = self._time_left(running) - self._clock.margin
             work = min(work, self._clock.within(_OF_THE_TIME * left))
         return Room(self._pubs, self._bytes, work)
+
+    def ahead(self, running: Sequence[VendorJob], requests: int, work: float) -> float:
+        """Return how long what runs, and so many requests that wait, take; in any thread.
+
+        The vendor job that the last of them ride in has room for more, and is not counted whole.
+        """
+        if self._overlaps and not work and len(running) < self._lanes:
+            return 0.0
+        left = sum(max(0.0, self._clock.seconds(job.load) - job.age) for job in running)
+        most = self.device.within(self._resource.batch_seconds)
+        batches = max(work / most if most > 0 else requests, requests / self._pubs)
+        waiting = self._clock.rate * work + self._clock.fixed * math.floor(batches)
+        return (left + waiting) / (self._lanes if self._overlaps else 1)
+
+    def own(self) -> tuple[float, float]:
+        """Return what a vendor job takes: seconds without work, and for each unit of work."""
+        return self._clock.fixed, self._clock.rate
 
     def refusal(self, load: float, running: Sequence[VendorJob]) -> HybridflowError | None:
         """Return why work must not be started; None if it may."""

@@ -7,6 +7,7 @@ process (``embedded.py``).
 from concurrent.futures import Future
 from typing import Protocol
 
+from hybridflow.broker.outlook import Outlook
 from hybridflow.records import Description, JobState, Reply, Request
 
 __all__ = ["Connection", "Ticket"]
@@ -43,6 +44,15 @@ class Connection(Protocol):
         ------
         BrokerLostError
             If the broker does not answer.
+        """
+
+    def outlook(self) -> Outlook:
+        """Return what is to be expected of a request that comes now; soon, or not at all.
+
+        Raises
+        ------
+        ResourceError
+            If the broker does not answer, or cannot have its resource.
         """
 
     def submit(self, request: Request) -> Ticket:

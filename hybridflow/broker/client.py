@@ -17,6 +17,7 @@ from pathlib import Path
 
 from hybridflow.broker import protocol
 from hybridflow.broker.line import LOOK_SECONDS, Line
+from hybridflow.broker.outlook import Outlook
 from hybridflow.broker.outstanding import Asked, Outstanding
 from hybridflow.broker.place import check_folder, check_path
 from hybridflow.broker.protocol import MAX_MESSAGE_BYTES, Ask, Cancel, Submit
@@ -160,6 +161,26 @@ class SocketConnection:
                 state = None
         return ticket.future.state() or state or JobState.QUEUED
 
+    def outlook(self) -> Outlook:
+        """Return what is to be expected of a request that comes now; it sees those sent before.
+
+        Raises
+        ------
+        BrokerLostError
+            If the broker does not answer within 5 seconds, or has not for so long.
+        """
+        self._refuse_after_fork()
+        since = self._outstanding.lost_since
+        if since is not None and time.monotonic() > since + _ANSWER_SECONDS:
+            raise self._silent_error()
+        number, answer = self._outstanding.expect()
+        try:
+            return answer.result(_ANSWER_SECONDS)
+        except TimeoutError:
+            raise self._silent_error() from None
+        finally:
+            self._outstanding.foretell(number, None)
+
     def close(self) -> None:
         """Let go of the broker; pending requests fail with :class:`BrokerLostError`."""
         if self._pid != os.getpid():
@@ -180,6 +201,11 @@ class SocketConnection:
                 f"this connection belongs to process {self._pid}; process {os.getpid()} was forked "
                 "from it and needs one of its own (hybridflow.slot.connect())"
             )
+
+    def _silent_error(self) -> BrokerLostError:
+        return BrokerLostError(
+            f"the broker at {self._path} does not answer: it died, or is being started again"
+        )
 
 
 # -- one connection a process and socket --------------------------------------------------------

@@ -13,6 +13,7 @@ from hybridflow.broker.dispatch import Dispatcher
 from hybridflow.broker.entry import Deliver, Entry
 from hybridflow.broker.estimate import work_of
 from hybridflow.broker.journal import Journal, NoJournal
+from hybridflow.broker.outlook import Outlook
 from hybridflow.broker.queue import Queue
 from hybridflow.broker.work import Limits
 from hybridflow.errors import BrokerLostError, HybridflowError
@@ -121,6 +122,10 @@ class Broker:
     def room(self) -> int:
         """Bytes of payload for which there is room in the queue."""
         return self._queue.room
+
+    def outlook(self) -> Outlook:
+        """Return what is to be expected of a request that comes now; in any thread, at once."""
+        return self._dispatcher.outlook()
 
     def cancel(self, entry: Entry) -> bool:
         """Drop a request; False if it has already ended.

@@ -32,6 +32,7 @@ from hybridflow.broker.intake import Intake
 from hybridflow.broker.journal import Journal
 from hybridflow.broker.lanes import Lanes
 from hybridflow.broker.outcomes import Outcomes
+from hybridflow.broker.outlook import Outlook
 from hybridflow.broker.queue import Queue
 from hybridflow.broker.recovery import Recovery
 from hybridflow.broker.vendor import Vendor, ours
@@ -158,6 +159,22 @@ class Dispatcher:
             journal=self._journal,
             outcomes=self._outcomes,
             recovery=self._recovery,
+        )
+
+    def outlook(self) -> Outlook:
+        """Return what is to be expected of a request that comes now; in any thread, at once."""
+        running = self._lanes.out
+        under_way, work = self._queue.load
+        waiting = max(0.0, work - sum(job.load for job in running))
+        requests = max(0, under_way - sum(len(job.work.entries) for job in running))
+        fixed, rate = self.allowance.own()
+        is_refused = self._lanes.refusals.rest > 0 or self._vendor.is_lost
+        return Outlook(
+            online=not (is_refused or self._queue.closed),
+            keeps=self._journal.keeps and (self._journal.has_places or under_way > 0),
+            wait_seconds=self.allowance.ahead(running, requests, waiting),
+            fixed_seconds=fixed,
+            rate=rate,
         )
 
     # -- life ----------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from hybridflow.backends.discreet import discreet
 from hybridflow.broker.core import Broker
 from hybridflow.broker.entry import Entry
 from hybridflow.broker.ledger.opening import open_journal
+from hybridflow.broker.outlook import Outlook
 from hybridflow.broker.pending import ReplyFuture, copy_of
 from hybridflow.errors import BrokerLostError, HybridflowError
 from hybridflow.qiskit_thread import import_qiskit
@@ -72,6 +73,16 @@ class EmbeddedBroker:
             If the resource cannot be had.
         """
         return self._started().description
+
+    def outlook(self) -> Outlook:
+        """Return what is to be expected of a request that comes now.
+
+        Raises
+        ------
+        AcquireError
+            If the resource cannot be had.
+        """
+        return self._started().outlook()
 
     def submit(self, request: Request) -> EmbeddedTicket:
         """Hand a request over, without waiting for its result.

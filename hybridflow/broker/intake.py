@@ -6,6 +6,9 @@
            ├──► a vendor job under way has it ────────► attached to that job, until it has ended
            ├──► one with the same key waits already ──► behind that one, until it goes out, or fails
            └──► none of these ────────────────────────► the fair order
+
+A request that can go elsewhere, to another resource of its route, is declined instead: one that
+only claims what was paid for, where nothing was; and those that wait while the vendor takes none.
 """
 
 import weakref
@@ -17,7 +20,7 @@ from hybridflow.broker.gather import Gather
 from hybridflow.broker.journal import Journal
 from hybridflow.broker.outcomes import Outcomes
 from hybridflow.broker.queue import Queue
-from hybridflow.errors import HybridflowError
+from hybridflow.errors import DeclinedError, HybridflowError
 from hybridflow.records import JobState, Reply
 
 __all__ = ["Intake"]
@@ -85,11 +88,26 @@ class Intake:
         """Take out the requests that are attached to a vendor job."""
         return self._attached.pop(tag, [])
 
+    def decline(self, entries: Iterable[Entry], why: HybridflowError) -> list[Entry]:
+        """Give back those that can go elsewhere, and all that wait and can; return the others."""
+        entries = list(entries)
+        movable = [entry for entry in entries if entry.request.insist == "try"]
+        self.turn()
+        waiting = [entry for entry in self._order if entry.request.insist == "try"]
+        for entry in waiting:
+            self._order.remove(entry)
+        declined = DeclinedError(f"{why} (nothing was begun)", resource=why.resource)
+        self._outcomes.fail([*movable, *waiting], declined)
+        return [entry for entry in entries if entry.request.insist != "try"]
+
     def _admit(self, entries: Iterable[Entry]) -> None:
         for entry in entries:
             if entry.state.final:
                 continue
             try:
+                if entry.request.insist == "claim" and not self._may_claim(entry):
+                    self._queue.settle(entry, _unknown(entry))
+                    continue
                 claimed = self._journal.admit(entry)
             except HybridflowError as error:
                 self._outcomes.fail([entry], error)
@@ -101,18 +119,28 @@ class Intake:
             else:
                 self._attached.setdefault(claimed.tag, []).append(entry)
 
+    def _may_claim(self, entry: Entry) -> bool:
+        # Also what one with the same key will get that waits here.
+        return self._journal.knows(entry) or self._first_waiting(entry) is not None
+
     def _wait(self, entry: Entry) -> None:
-        first = self._first_with_its_key(entry)
-        if first is not entry:
+        first = self._first_waiting(entry)
+        if first is not None:
             self._behind.append((entry, first))
             return
+        if entry.request.insist == "claim":
+            self._outcomes.fail([entry], _unknown(entry))
+            return
+        if entry.identity:
+            self._first_of[entry.identity] = entry
         self._order.add(entry)
         self._gather.came(entry.request.client, entry.arrived)
 
-    def _first_with_its_key(self, entry: Entry) -> Entry:
-        if not entry.identity:
-            return entry
-        first = self._first_of.get(entry.identity)
-        if first is None or first.state.final:
-            first = self._first_of[entry.identity] = entry
-        return first
+    def _first_waiting(self, entry: Entry) -> Entry | None:
+        # The one with the same key that came before this one, and has no outcome yet.
+        first = self._first_of.get(entry.identity) if entry.identity else None
+        return None if first is None or first is entry or first.state.final else first
+
+
+def _unknown(entry: Entry) -> DeclinedError:
+    return DeclinedError(f"nothing of request {entry.request.id} was paid for here")

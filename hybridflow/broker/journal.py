@@ -68,6 +68,19 @@ class Journal(Protocol):
     keeps: bool
 
     @property
+    def has_places(self) -> bool:
+        """Whether anything is known that a request could claim; in any thread."""
+
+    def knows(self, entry: Entry) -> bool:
+        """Whether `admit` would find something that the request need not be paid for again.
+
+        Raises
+        ------
+        HybridflowError
+            As `admit`.
+        """
+
+    @property
     def awaits(self) -> bool:
         """Whether requests are :class:`Attached` to vendor jobs of other brokers."""
 
@@ -160,6 +173,11 @@ class NoJournal:
 
     keeps = False
     awaits = False
+    has_places = False
+
+    def knows(self, entry: Entry) -> bool:
+        """Return False: nothing is known."""
+        return False
 
     def admit(self, entry: Entry) -> Claimed | None:
         """Return None: nothing is known."""

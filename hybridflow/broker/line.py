@@ -30,6 +30,7 @@ from hybridflow.broker.protocol import (
     Again,
     Bye,
     Cancel,
+    Expected,
     Failed,
     Finished,
     Hello,
@@ -186,6 +187,8 @@ class Line:
                 pass  # it is kept until it has an outcome, anyway
             case Status(request_id, state):
                 self._outstanding.answer(request_id, state)
+            case Expected(number, outlook):
+                self._outstanding.foretell(number, outlook)
             case Welcome():
                 self._outstanding.found(message.description)
             case Refused(error):

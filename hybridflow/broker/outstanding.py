@@ -9,13 +9,17 @@
 A request is kept as it was sent, until it has its outcome: it may have to be sent again.
 """
 
+import itertools
 import time
 from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import Future
 from threading import Lock
 
+from hybridflow.broker import protocol
+from hybridflow.broker.outlook import Outlook
 from hybridflow.broker.pending import ReplyFuture, copy_of
+from hybridflow.broker.protocol import Expect
 from hybridflow.broker.wake import Wake
 from hybridflow.errors import HybridflowError, RequestError
 from hybridflow.records import Description, JobState, Reply
@@ -69,6 +73,8 @@ class Outstanding:
         self._outbox: deque[bytes] = deque()
         self._requests: dict[str, Asked] = {}
         self._questions: dict[str, list[Future[JobState | None]]] = {}
+        self._expected: dict[int, Future[Outlook]] = {}
+        self._numbers = itertools.count()
         self._description: Future[Description] = Future()
 
     # For any thread
@@ -120,6 +126,31 @@ class Outstanding:
                 return None
             self._questions.setdefault(request_id, []).append(answer)
         return answer
+
+    def expect(self) -> "tuple[int, Future[Outlook]]":
+        """Ask what is to be expected of a request; return the question's number, and the answer.
+
+        Raises
+        ------
+        HybridflowError
+            If nothing more is taken.
+        """
+        answer: Future[Outlook] = Future()
+        with self._lock:
+            if self.closed is not None:
+                raise copy_of(self.closed)
+            number = next(self._numbers)
+            self._expected[number] = answer
+            self._outbox.append(protocol.encode(Expect(number)))
+        self.wake.signal()
+        return number, answer
+
+    def foretell(self, number: int, outlook: Outlook | None) -> None:
+        """Answer such a question; None: nobody waits for it any more."""
+        with self._lock:
+            answer = self._expected.pop(number, None)
+        if answer is not None and outlook is not None:
+            answer.set_result(outlook)
 
     def close(self, error: HybridflowError) -> None:
         """Take nothing more; the I/O thread then fails what is outstanding with the error."""
@@ -194,9 +225,13 @@ class Outstanding:
         self.answer_all()
 
     def everything(self) -> list[Asked]:
-        """Return all requests, to be sent anew; what was to be sent is forgotten."""
+        """Return all requests, to be sent anew; what was to be sent is forgotten.
+
+        Questions that are still open are put once more.
+        """
         with self._lock:
             self._outbox.clear()
+            self._outbox.extend(protocol.encode(Expect(number)) for number in self._expected)
             return list(self._requests.values())
 
     def waiting_since(self, latest: float) -> list[Asked]:

@@ -11,6 +11,8 @@
       Ack ───────────────────────────────────►  the client has them
       Ask ───────────────────────────────────►
       ◄─────────────────────────────── Status
+      Expect ────────────────────────────────►  what would become of a request that came now?
+      ◄───────────────────────────── Expected
       Cancel, Bye ───────────────────────────►
 
 Each message is one ZeroMQ frame. What the door says to its broker goes through the broker's
@@ -23,6 +25,7 @@ from typing import TypeVar
 
 import msgspec
 
+from hybridflow.broker.outlook import Outlook
 from hybridflow.errors import ErrorRecord, RequestError
 from hybridflow.records import ClientInfo, Description, JobState, Reply, Request, Resource
 
@@ -36,6 +39,8 @@ __all__ = [
     "Cancel",
     "Deadline",
     "Drain",
+    "Expect",
+    "Expected",
     "Failed",
     "Finished",
     "FromBroker",
@@ -57,7 +62,7 @@ __all__ = [
     "read_door",
 ]
 
-VERSION = 3
+VERSION = 4
 """Version of this file; a broker and its clients must have the same."""
 
 MAX_MESSAGE_BYTES = 128 * 2**20
@@ -94,6 +99,12 @@ class Ask(_Message, frozen=True):
     """Tell me the state of this request."""
 
     id: str
+
+
+class Expect(_Message, frozen=True):
+    """Tell me what is to be expected of a request that comes now; `id` is this question's."""
+
+    id: int
 
 
 class Ack(_Message, frozen=True):
@@ -152,6 +163,13 @@ class Status(_Message, frozen=True):
     state: JobState | None
 
 
+class Expected(_Message, frozen=True):
+    """The answer to an :class:`Expect`."""
+
+    id: int
+    outlook: Outlook
+
+
 class Start(_Message, frozen=True):
     """What a broker process is to be.
 
@@ -185,8 +203,8 @@ class Ready(msgspec.Struct, frozen=True):
     error: ErrorRecord | None = None
 
 
-FromClient = Hello | Submit | Cancel | Ask | Ack | Bye
-FromBroker = Welcome | Refused | Finished | Failed | Later | Again | Status
+FromClient = Hello | Submit | Cancel | Ask | Expect | Ack | Bye
+FromBroker = Welcome | Refused | Finished | Failed | Later | Again | Status | Expected
 FromDoor = Start | Deadline | Drain
 
 _encoder = msgspec.msgpack.Encoder()

@@ -42,6 +42,7 @@ class Queue:
         self._name = name
         self._max_bytes = max_bytes
         self._bytes = 0
+        self._work = 0.0
         lock = threading.RLock()
         self._changed = threading.Condition(lock)
         self._freed = threading.Condition(lock)
@@ -75,6 +76,7 @@ class Queue:
                 raise copy_of(self._closed)
             self._check_room(entry.size)
             self._bytes += entry.size
+            self._work += entry.work
             self._under_way.add(entry)
             self._arrived.append(entry)
             self._changed.notify()
@@ -101,6 +103,11 @@ class Queue:
     def room(self) -> int:
         """Bytes of payload that would be let in."""
         return self._max_bytes - self._bytes
+
+    @property
+    def load(self) -> tuple[int, float]:
+        """How many requests are under way, and what they ask of the device in all."""
+        return len(self._under_way), self._work
 
     # -- for the dispatcher --------------------------------------------------------------------
 
@@ -143,6 +150,7 @@ class Queue:
             self._under_way.discard(entry)
             entry.state = _state_after(outcome)
             self._bytes -= entry.size
+            self._work = self._work - entry.work if self._under_way else 0.0
             self._freed.notify_all()
             if entry.state is JobState.CANCELLED:
                 self._cancelled.append(entry)

@@ -24,6 +24,8 @@ from hybridflow.broker.protocol import (
     Ask,
     Bye,
     Cancel,
+    Expect,
+    Expected,
     Failed,
     Hello,
     Later,
@@ -124,6 +126,8 @@ class Reception:
                 known = client.requests.get(request_id)
                 state = None if known is None else known.state
                 self._send(identity, protocol.encode(Status(request_id, state)))
+            case Expect(number):
+                self._send(identity, protocol.encode(Expected(number, self._broker.outlook())))
             case Bye():
                 self._part(identity, self._broker.cancel)
 
@@ -213,7 +217,9 @@ class Reception:
     # Who has gone
 
     def ended(self, identity: bytes) -> None:
-        """Note that a client's process has ended."""
+        """Note that a client's process has ended; nothing, if it had said goodbye."""
+        if identity not in self._clients:
+            return
         _log.info("the process of client %s has ended", identity.hex())
         self._broker.part(self._clients[identity].info)
         self._part(identity, self._broker.abandon)

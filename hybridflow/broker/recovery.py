@@ -2,7 +2,8 @@
 
 ::
 
-    refused for now (network, 429, 5xx)   nothing was started: once more, after a pause
+    refused for now (network, 429, 5xx)   nothing was started: once more, after a pause; what can
+                                          go elsewhere is declined
     failed for now, and not billed        the same
     failed for good                       the halves, until the guilty request stands alone and
                                           gets the vendor's reason
@@ -94,7 +95,10 @@ class Recovery:
     def _repeat_or_fail(
         self, work: Work, error: HybridflowError, *, was_billed: bool, may_repeat: bool
     ) -> None:
-        if may_repeat and error.transient and not was_billed and self._waits(work):
+        for_now = may_repeat and error.transient and not was_billed
+        if for_now:
+            work.entries = self._intake.decline(work.wanted, error)
+        if for_now and self._waits(work):
             self._lanes.again.append(work)
         elif may_repeat and _may_be_a_circuits_fault(error) and len(work.entries) > 1:
             # One bad PUB must fail its own request alone.
@@ -125,6 +129,7 @@ class Recovery:
             self._save(job, error)
         if starting is not None:
             starting.work.losses += 1
+        self._intake.decline([], error)
         try:
             if not self._finished() or starting is not None:
                 self._vendor.acquire_again(error)

@@ -7,6 +7,7 @@
                                    └──────── wake ◄── outcomes ◄─────┘
 """
 
+import contextlib
 import logging
 import os
 import select
@@ -42,6 +43,8 @@ _log = logging.getLogger(__name__)
 _KEPT_BYTES = 512 * 2**20
 _TURN = 256
 _LINGER_MILLISECONDS = 2000
+
+_Message = tuple[bytes, list[bytes]]  # who has sent it, and its parts
 
 
 class Server:
@@ -122,7 +125,7 @@ class Server:
                 if descriptor == self._wake.fileno():
                     self._wake.clear()
                 else:
-                    self._look_after_processes()
+                    self._look_after_processes([])
             if self._orders:
                 return False
         return True
@@ -140,11 +143,11 @@ class Server:
             ready = dict(poller.poll())
             if self._wake.fileno() in ready:
                 self._wake.clear()
-            # First: a task that is run once more comes after the death of its first attempt.
+            messages = self._received() if self._socket in ready else []
             if self._processes.fileno() in ready:
-                self._look_after_processes()
-            if self._socket in ready:
-                self._receive()
+                messages = self._look_after_processes(messages)
+            for identity, parts in messages:
+                self._take(identity, parts)
             self._reception.send_outcomes()
             while self._deadlines:
                 broker.set_deadline(self._deadlines.popleft())
@@ -160,22 +163,25 @@ class Server:
 
     # -- from clients -----------------------------------------------------------------------------
 
-    def _receive(self) -> None:
+    def _received(self) -> list[_Message]:
         # In turns, so that outcomes go out while clients send as fast as they can.
-        for _ in range(_TURN):
-            try:
+        messages: list[_Message] = []
+        with contextlib.suppress(zmq.Again):
+            while len(messages) < _TURN:
                 identity, *parts = self._socket.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
-                return
-            try:
-                self._reception.take(identity, self._read(parts))
-            except HybridflowError as error:
-                _log.warning("a message of client %s was refused: %s", identity.hex(), error)
-                self._send(identity, protocol.encode(Failed(None, ErrorRecord.of(error))))
-            except Exception as error:
-                # A bug of ours, which one client has found, must not end it for all.
-                _log.exception("a message of client %s could not be handled", identity.hex())
-                self._send(identity, protocol.encode(Failed(None, ErrorRecord.of(error))))
+                messages.append((identity, parts))
+        return messages
+
+    def _take(self, identity: bytes, parts: list[bytes]) -> None:
+        try:
+            self._reception.take(identity, self._read(parts))
+        except HybridflowError as error:
+            _log.warning("a message of client %s was refused: %s", identity.hex(), error)
+            self._send(identity, protocol.encode(Failed(None, ErrorRecord.of(error))))
+        except Exception as error:
+            # A bug of ours, which one client has found, must not end it for all.
+            _log.exception("a message of client %s could not be handled", identity.hex())
+            self._send(identity, protocol.encode(Failed(None, ErrorRecord.of(error))))
 
     def _read(self, parts: list[bytes]) -> protocol.FromClient:
         if len(parts) != 1:
@@ -196,11 +202,17 @@ class Server:
 
     # -- processes --------------------------------------------------------------------------------
 
-    def _look_after_processes(self) -> None:
+    def _look_after_processes(self, messages: list[_Message]) -> list[_Message]:
+        # Who has ended may have said goodbye before that; a task that is run once more comes after
+        # the end of its first attempt. Returns what is left to be heard.
         for news in self._processes.news():
             match news:
-                case Ended(client=identity):
-                    self._reception.ended(identity)
+                case Ended(client=ended):
+                    for identity, parts in messages:
+                        if identity == ended:
+                            self._take(identity, parts)
+                    messages = [message for message in messages if message[0] != ended]
+                    self._reception.ended(ended)
                 case Drain(seconds):
                     self.drain(seconds)
                 case Deadline(at):
@@ -208,3 +220,4 @@ class Server:
                 case None:
                     _log.info("the door has ended: draining")
                     self.drain()
+        return messages

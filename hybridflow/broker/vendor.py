@@ -38,6 +38,11 @@ class Vendor:
         Bounds.
     meanwhile
         Called again and again while the vendor is given time: what can go on without it does.
+
+    Attributes
+    ----------
+    is_lost
+        Whether the backend was lost and is not back; may be read in any thread.
     """
 
     def __init__(
@@ -49,6 +54,7 @@ class Vendor:
         meanwhile: Callable[[], None],
     ) -> None:
         self.backend = backend
+        self.is_lost = False
         self._name = name
         self._capabilities: Capabilities = backend.capabilities
         self._queue = queue
@@ -124,10 +130,12 @@ class Vendor:
             If it does not come back.
         """
         backoff = Backoff()
+        self.is_lost = True
         while True:
             self.release()
             try:
                 self.backend.acquire()
+                self.is_lost = False
                 return
             except ResourceError as error:
                 _log.warning("the backend of %r is not back: %s", self._name, error)

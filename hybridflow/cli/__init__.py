@@ -77,6 +77,7 @@ def _exit_status(error: HybridflowError) -> int:
     cls=_Main,
     lazy={
         "cluster": "hybridflow.cli.cluster:group",
+        "dashboard": "hybridflow.cli.dashboard:command",
         "doctor": "hybridflow.cli.doctor:command",
         "env": "hybridflow.cli.env:group",
         "init": "hybridflow.cli.init:command",
@@ -87,6 +88,7 @@ def _exit_status(error: HybridflowError) -> int:
         "run": "hybridflow.cli.run:group",
         "slot": "hybridflow.cli.slot:group",
         "submit": "hybridflow.cli.submit:command",
+        "top": "hybridflow.cli.top:command",
         "usage": "hybridflow.cli.usage:command",
     },
     context_settings={"help_option_names": ["-h", "--help"]},

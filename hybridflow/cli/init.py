@@ -57,6 +57,7 @@ def command(file: Path, backend: str | None, qrmi_config: Path | None, force: bo
         cores=len(os.sched_getaffinity(0)),
         slurm=_slurm(),
         types=_types(qrmi_config),
+        config=str((qrmi_config or Path(_QRMI_CONFIG)).absolute()),
         backend=backend,
     )
     unfinished = file.with_name(f".{file.name}.{os.getpid()}")

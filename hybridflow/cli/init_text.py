@@ -1,8 +1,10 @@
 """The text of a site file, from what was found on a machine. Pure."""
 
+import json
 import re
 from collections.abc import Iterator
 
+from hybridflow.backends.qrmi.kinds import KINDS
 from hybridflow.environment import LOCAL_TYPES
 from hybridflow.records import Record
 from hybridflow.slurm.survey import Partition, SlurmQpu, Survey
@@ -11,6 +13,7 @@ __all__ = ["Found", "site_text"]
 
 _NAME = re.compile(r"[\w.-]+", re.ASCII)
 _SIMULATOR = "simulator"
+_QRMI = "qrmi"
 _CPUS = 2
 
 
@@ -25,6 +28,8 @@ class Found(Record, frozen=True, kw_only=True):
         What Slurm has; None without one.
     types
         Types of resources by name, from ``qrmi_config.json``.
+    config
+        Path of that file; empty without one.
     backend
         Type of those that are not named there; None: not known.
     """
@@ -33,31 +38,46 @@ class Found(Record, frozen=True, kw_only=True):
     slurm: Survey | None
     types: dict[str, str]
     backend: str | None
+    config: str = ""
 
     def qpus(self) -> list[SlurmQpu]:
         """Return what Slurm counts and what is a QPU, as far as one can tell."""
         counted = self.slurm.qpus if self.slurm else ()
-        return [
-            one
-            for one in counted
+        known = {
+            one.name: one
+            for one in reversed(counted)  # of a GRES and a licence of one name, the GRES
             if _NAME.fullmatch(one.name) and (one.source == "gres" or one.name in self.types)
+        }
+        return list(reversed(known.values()))
+
+    def uncounted(self) -> list[str]:
+        """Return the resources that are defined, can be used, and that Slurm does not count."""
+        counted = {one.name for one in self.qpus()}
+        return [
+            name
+            for name in self.types
+            if name not in counted and self.kind(name) and _NAME.fullmatch(name)
         ]
 
     def licenses(self) -> list[str]:
         """Return the names of licences of which nothing says that they are QPUs."""
         counted = self.slurm.qpus if self.slurm else ()
-        return [
-            one.name for one in counted if one.source == "license" and one.name not in self.types
-        ]
+        names = [one.name for one in counted if one.source == "license"]
+        taken = {one.name for one in self.qpus()}
+        return [name for name in names if name not in taken]
 
     def kind(self, name: str) -> str | None:
         """Return the type of backend of a resource; None if it is not known."""
         told = self.types.get(name)
-        return told if told in LOCAL_TYPES else self.backend
+        if told in LOCAL_TYPES:
+            return told
+        return _QRMI if told in KINDS else self.backend
 
     def summary(self) -> Iterator[str]:
         """Say in lines what was found."""
         yield f"cores: {self.cores}"
+        for name in self.uncounted():
+            yield f"QPU: {name}, defined in {self.config}, {self.kind(name)}"
         if self.slurm is None:
             yield "Slurm: none here"
             return
@@ -75,7 +95,7 @@ def site_text(found: Found) -> str:
 
 
 def _lines(found: Found) -> Iterator[str]:
-    known = [one.name for one in found.qpus() if found.kind(one.name)]
+    known = [one.name for one in found.qpus() if found.kind(one.name)] or found.uncounted()
     yield "# Written by `hybridflow init` from what it found here; change it as you like."
     yield "# The keys of all tables are explained in configs/laptop.toml and configs/slurm.toml."
     yield 'name = "my-site"'
@@ -96,7 +116,8 @@ def _lines(found: Found) -> Iterator[str]:
 
 
 def _resources(found: Found) -> Iterator[str]:
-    if _SIMULATOR not in [one.name for one in found.qpus() if found.kind(one.name)]:
+    usable = [one.name for one in found.qpus() if found.kind(one.name)]
+    if _SIMULATOR not in (*usable, *found.uncounted()):
         yield ""
         yield "# A simulator on this machine, without noise."
         yield f"[qpu.{_SIMULATOR}]"
@@ -113,11 +134,27 @@ def _resources(found: Found) -> Iterator[str]:
         mark = "" if kind else "# "
         yield f"{mark}[qpu.{_key(one.name)}]"
         yield f'{mark}backend = "{kind or "…"}"'
+        if told in KINDS:
+            yield f'type = "{told}"'
+    for name in found.uncounted():
+        yield from _uncounted(found, name)
     for name in found.licenses():
         yield ""
         yield f"# Slurm has licences of the name {name!r}. If they are slots of a QPU:"
         yield f"# [qpu.{_key(name)}]" if _NAME.fullmatch(name) else "# [qpu.NAME]"
         yield '# backend = "…"'
+
+
+def _uncounted(found: Found, name: str) -> Iterator[str]:
+    kind = found.kind(name)
+    yield ""
+    yield "# Defined in the file of QRMI; Slurm counts no slots of it."
+    yield f"[qpu.{_key(name)}]"
+    yield f'backend = "{kind}"'
+    if found.types[name] in KINDS:
+        yield f'type = "{found.types[name]}"'
+        yield "# The file has keys in it: nobody else may be able to read it."
+        yield f"config = {json.dumps(found.config)}"
 
 
 def _slurm(found: Found, slurm: Survey) -> Iterator[str]:

@@ -24,7 +24,9 @@ the lease was lost.
     epilog=f"{_STATUS}\n\nExample: hybridflow slot run --resource aer -- python my_script.py",
 )
 @click.option("--site", metavar="FILE", help="Site file [default: HYBRIDFLOW_SITE, or built in].")
-@click.option("--resource", metavar="NAME", help="Resource [default: the site's, or Slurm's].")
+@click.option(
+    "--resource", metavar="NAME", help="Resource, or route [default: the site's, or Slurm's]."
+)
 @click.option("--lease", metavar="FILE", help="End COMMAND when this driver's lease is lost.")
 @click.option(
     "--grace",

@@ -14,15 +14,18 @@ __all__ = ["command"]
 
 @click.command("show", epilog="Example: hybridflow slot show --json")
 @click.option("--site", metavar="FILE", help="Site file [default: HYBRIDFLOW_SITE, or built in].")
-@click.option("--resource", metavar="NAME", help="Resource [default: the site's, or Slurm's].")
+@click.option(
+    "--resource", metavar="NAME", help="Resource, or route [default: the site's, or Slurm's]."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(site: str | None, resource: str | None, as_json: bool) -> None:
     """Show the slot that this process is in, or that it could enter."""
     from hybridflow.site import load_site
-    from hybridflow.slot import find_slot
+    from hybridflow.slot import find_slots
 
     loaded = load_site(site)
-    slot = find_slot(loaded, resource)
+    slots = find_slots(loaded, resource)
+    slot = slots[0]
     shown = {
         "resource": slot.resource,
         "backend": slot.backend,
@@ -33,13 +36,18 @@ def command(site: str | None, resource: str | None, as_json: bool) -> None:
         "slots": slot.slots,
         "token": slot.token,
         "deadline": slot.deadline,
+        "route": slot.route.name if slot.route else None,
+        "resources": [each.resource for each in slots],
         "site": loaded.name,
         "site_file": loaded.path,
     }
     if as_json:
         click.echo(json.dumps(shown))
         return
-    click.echo(f"resource  {slot.resource} (backend {slot.backend})")
+    for each in slots:
+        click.echo(f"resource  {each.resource} (backend {each.backend})")
+    if slot.route is not None:
+        click.echo(f"route     {slot.route.name}: {', '.join(slot.route.resources)}")
     click.echo(f"granted   {_granted(slot)}")
     click.echo(f"site      {loaded.name} ({loaded.path or 'no file'})")
     if slot.folder is None:

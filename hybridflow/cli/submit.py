@@ -25,7 +25,7 @@ _EXAMPLE = "Example: hybridflow submit --site configs/slurm.toml --wait -- hybri
     epilog=f"{_STATUS}\n\n{_EXAMPLE}",
 )
 @click.option("--site", metavar="FILE", help="Site file [default: HYBRIDFLOW_SITE].")
-@click.option("--qpu", metavar="NAME", help="Resource [default: the site's].")
+@click.option("--qpu", metavar="NAME", help="Resource, or route [default: the site's].")
 @click.option("--nodes", type=click.IntRange(min=0), help="Classical nodes [default: the site's].")
 @click.option("--walltime", metavar="TIME", help="Time limit, as 01:30:00 [default: the site's].")
 @click.option("--name", default="hybridflow", show_default=True, help="Name of the job.")

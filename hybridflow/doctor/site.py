@@ -4,11 +4,12 @@ import re
 from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, requires, version
 
+from hybridflow import environment
+from hybridflow.backends.discreet import discreet
 from hybridflow.backends.factory import make_backend, open_backend
-from hybridflow.credentials import Credentials
 from hybridflow.doctor.finding import Finding, hint, ok, problem
 from hybridflow.doctor.surroundings import Surroundings
-from hybridflow.errors import HybridflowError, MissingExtraError
+from hybridflow.errors import HybridflowError, MissingExtraError, NoSlotError
 from hybridflow.grants import loses_variables
 from hybridflow.records import Capabilities, Resource
 
@@ -46,10 +47,11 @@ def resource_names(s: Surroundings) -> Iterator[Finding]:
 def backends(s: Surroundings) -> Iterator[Finding]:
     """Whether each resource's backend has its packages, and its service answers."""
     for resource in s.site.resources.values() if s.site else ():
-        yield _backend(resource, f"[qpu.{resource.name}]", s.environ)
+        credentials = environment.credentials(s.environ, resource.name)
+        yield _backend(resource, credentials, f"[qpu.{resource.name}]")
 
 
-def _backend(resource: Resource, where: str, environ: Mapping[str, str]) -> Finding:
+def _backend(resource: Resource, credentials: Mapping[str, str], where: str) -> Finding:
     missing = _missing_packages(resource.backend) if resource.interpreter is None else []
     if missing:
         return problem(
@@ -59,10 +61,15 @@ def _backend(resource: Resource, where: str, environ: Mapping[str, str]) -> Find
             f"pip install 'hybridflow[{resource.backend}]'",
         )
     try:
-        # As the door would: in a Slurm job they are there, and are left where they are.
-        found = _capabilities(resource, Credentials(environ, resource.name).read())
+        found = _capabilities(resource, credentials)
     except MissingExtraError as error:
         return problem(str(error), where, "install what the message names")
+    except NoSlotError as error:
+        return hint(
+            f"{resource.name} cannot be asked from here what it can do: {error}",
+            where,
+            "nothing, where only slots have credentials; else what the message names",
+        )
     except HybridflowError as error:
         return problem(
             f"the backend {resource.backend!r} cannot be asked what it can do: {error}",
@@ -74,9 +81,8 @@ def _backend(resource: Resource, where: str, environ: Mapping[str, str]) -> Find
 
 
 def _capabilities(resource: Resource, credentials: Mapping[str, str]) -> Capabilities:
-    if resource.interpreter is None:
-        return make_backend(resource, credentials).capabilities
-    backend = open_backend(resource, credentials)
+    make = make_backend if resource.interpreter is None else open_backend
+    backend = discreet(make(resource, credentials), credentials)
     try:
         return backend.capabilities
     finally:

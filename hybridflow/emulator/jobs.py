@@ -32,6 +32,8 @@ class Job:
         What was sent.
     now
         The time.
+    job_id
+        Its id; a new one if not given.
 
     Attributes
     ----------
@@ -43,8 +45,15 @@ class Job:
         Whether nobody is told of it any more.
     """
 
-    def __init__(self, resource: str, account: str, submission: Submission, now: float) -> None:
-        self.id = f"{resource}-{uuid.uuid4().hex[:12]}"
+    def __init__(
+        self,
+        resource: str,
+        account: str,
+        submission: Submission,
+        now: float,
+        job_id: str | None = None,
+    ) -> None:
+        self.id = job_id or f"{resource}-{uuid.uuid4().hex[:12]}"
         self.resource = resource
         self.account = account
         self.tag = submission.tag
@@ -159,6 +168,10 @@ class Jobs:
         self._ended: deque[Job] = deque()
         self._held: deque[Job] = deque()  # those of them that have results
         self._held_bytes = 0
+
+    def __contains__(self, job_id: object) -> bool:
+        """Whether there is, or was not long ago, a job of this id."""
+        return job_id in self._jobs
 
     def add(self, job: Job) -> None:
         """Add a job."""

@@ -10,9 +10,19 @@ from hybridflow.emulator.config import Config, is_loopback
 from hybridflow.emulator.device import Device, now
 from hybridflow.emulator.faults import FaultSwitch
 from hybridflow.emulator.jobs import Job, Jobs
-from hybridflow.errors import AcquireError, MissingExtraError, ResourceError, SiteError
+from hybridflow.errors import (
+    AcquireError,
+    MissingExtraError,
+    RequestError,
+    ResourceError,
+    SiteError,
+)
 
-__all__ = ["Service", "open_service", "serve"]
+__all__ = ["KnownJobError", "Service", "open_service", "serve"]
+
+
+class KnownJobError(RequestError):
+    """A client has chosen an id that a job has already: it may have sent this one twice."""
 
 
 class Service:
@@ -80,8 +90,10 @@ class Service:
             raise AcquireError(f"{name} is offline: try again later", transient=True)
         return self.device(name)
 
-    def submit(self, name: str, account: str, submission: Submission) -> Job:
-        """Take a job.
+    def submit(
+        self, name: str, account: str, submission: Submission, job_id: str | None = None
+    ) -> Job:
+        """Take a job; its id is `job_id`, where the client has chosen one.
 
         Raises
         ------
@@ -90,7 +102,9 @@ class Service:
         """
         device = self.device(name)
         device.check(submission.batch)
-        job = Job(name, account, submission, now())
+        if job_id in self.jobs:
+            raise KnownJobError(f"there is a job {job_id} already")
+        job = Job(name, account, submission, now(), job_id)
         self.jobs.add(job)
         device.submit(job)
         return job

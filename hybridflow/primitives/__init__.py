@@ -5,6 +5,7 @@
     Sampler.run, Estimator.run
       coerce.py      what the user wrote          → Qiskit's PUBs
       transpiling.py circuits for the target, from a cache on disk (if asked for)
+      routing.py     of a route's resources the best one (candidates.py, merit.py)
       admission.py   refuses what cannot be run, before anything is sent
       request.py     PUBs, seeds, who asks        → one request to the broker (`slot.connect`)
       job.py         the broker's reply           → Qiskit's result, with where it came from

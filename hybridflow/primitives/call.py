@@ -1,17 +1,13 @@
 """What both primitives do with coerced PUBs: admit, send, hand out the job."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from qiskit.primitives.containers.estimator_pub import EstimatorPub
-from qiskit.primitives.containers.sampler_pub import SamplerPub
-
 from hybridflow import slot
-from hybridflow.primitives.admission import admit, check_call
-from hybridflow.primitives.isa import qiskit_target
+from hybridflow.broker.base import Ticket
+from hybridflow.primitives.asked import Asked, Pubs
 from hybridflow.primitives.job import EndedTicket, Job
-from hybridflow.primitives.request import make_request
-from hybridflow.primitives.transpiling import isa_pubs
+from hybridflow.primitives.routing import RoutedTicket
 from hybridflow.records import Description, Primitive, Provenance, Reply, Request
 
 __all__ = ["call"]
@@ -19,7 +15,7 @@ __all__ = ["call"]
 
 def call(
     primitive: Primitive,
-    pubs: Sequence[SamplerPub] | Sequence[EstimatorPub],
+    pubs: Pubs,
     *,
     resource: str | None,
     seed: int | None,
@@ -38,26 +34,30 @@ def call(
         If the request cannot be run; nothing was sent.
     BrokerLostError
         If the broker cannot be reached.
+    ResourceError
+        If none of a route's resources can be reached.
     """
-    # Found anew in each call: a primitive that was pickled or forked holds no connection.
-    connection = slot.connect(resource)
-    description = connection.describe()
-    check_call(primitive, options, seed, description)
-    if transpile:
-        pubs = isa_pubs(pubs, description)
-    admit(pubs, description, qiskit_target(description.target))
-    request = make_request(
-        primitive,
-        pubs,
-        seed,
-        options,
-        key,
-        priority,
-        late_binding=description.capabilities.late_binding,
-        readable=description.capabilities.qpy,
+    asked = Asked(
+        primitive=primitive,
+        pubs=pubs,
+        seed=seed,
+        options=options,
+        transpile=transpile,
+        key=key,
+        priority=priority,
     )
-    ticket = connection.submit(request) if pubs else _nothing(request, description)
-    return Job(ticket, primitive, [pub.circuit.metadata for pub in pubs])
+    return Job(_send(asked, resource), primitive, [pub.circuit.metadata for pub in pubs])
+
+
+def _send(asked: Asked, resource: str | None) -> Ticket:
+    # Found anew in each call: a primitive that was pickled or forked holds no connection.
+    route = slot.route_here(resource)
+    if route is not None and asked.pubs:
+        return RoutedTicket(route, asked)
+    connection = slot.connect(route.resources[0] if route else resource)
+    description = connection.describe()
+    request = asked.request(asked.fitted(description), description)
+    return connection.submit(request) if asked.pubs else _nothing(request, description)
 
 
 def _nothing(request: Request, description: Description) -> EndedTicket:

@@ -23,7 +23,8 @@ class Estimator(BaseEstimatorV2):  # type: ignore[misc]
     Parameters
     ----------
     resource
-        Name of the resource; the slot's, or the site's default one, if not given.
+        Name of the resource, or of a route, which then chooses one for each call; the slot's, or
+        the site's default one, if not given.
     default_precision
         Target standard error, where neither the PUB nor :meth:`run` names one. 0 asks for exact
         values, which only some simulators can compute.

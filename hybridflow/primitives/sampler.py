@@ -23,7 +23,8 @@ class Sampler(BaseSamplerV2):  # type: ignore[misc]
     Parameters
     ----------
     resource
-        Name of the resource; the slot's, or the site's default one, if not given.
+        Name of the resource, or of a route, which then chooses one for each call; the slot's, or
+        the site's default one, if not given.
     default_shots
         Shots of each parameter set, where neither the PUB nor :meth:`run` names any.
     seed

@@ -12,10 +12,11 @@ from qiskit.primitives.containers.sampler_pub import SamplerPub
 from qiskit.transpiler import Target, generate_preset_pass_manager
 
 from hybridflow import backends, slot
-from hybridflow.errors import InputError
+from hybridflow.errors import InputError, SiteError
 from hybridflow.primitives.isa import is_isa, qiskit_target
 from hybridflow.primitives.transpiler import DEFAULT_LEVEL, DEFAULT_SEED, Transpiler
 from hybridflow.records import Description, TargetSnapshot
+from hybridflow.route import Route
 from hybridflow.site import Site, load_site
 from hybridflow.targets import target_of
 
@@ -120,12 +121,22 @@ def _check_options(options: Mapping[str, Any]) -> None:
 def _snapshot(
     resource: str | None, site: Site | str | os.PathLike[str] | None
 ) -> tuple[str, TargetSnapshot]:
+    if site is None:
+        _refuse_route(slot.route_here(resource))
     here = slot.current_slot() if site is None else None
-    if here is not None and resource in (None, here.resource):
+    if here is not None and (resource in (None, here.resource) or slot.is_here(resource)):
         description = slot.connect(resource).describe()
         return description.resource, description.target
     found = _site(site).resource(resource)
     return found.name, backends.target_snapshot(found)
+
+
+def _refuse_route(route: Route | None) -> None:
+    if route is not None:
+        raise SiteError(
+            f"{route.name!r} is a route, and each of its resources has a target of its own: name "
+            f"one of {', '.join(route.resources)}, or leave it to the primitive (transpile=True)"
+        )
 
 
 def _site(site: Site | str | os.PathLike[str] | None) -> Site:

@@ -1,7 +1,8 @@
 """What a run looked like: its timeline and figures, as one HTML file.
 
-``events-*.jsonl`` → ``timeline.py`` (intervals) → ``lanes.py`` (their places) → ``figures.py`` and
-``curves.py`` (Bokeh's plots) → ``page.py`` with ``page.html`` and ``page.css`` → ``report.html``.
+``events-*.jsonl`` → ``timeline.py`` (intervals) → ``thin.py`` (few enough) and ``lanes.py``
+(their places) → ``figures.py`` and ``curves.py`` (Bokeh's plots) → ``page.py`` with ``page.html``
+and ``page.css`` → ``report.html``.
 """
 
 import importlib.util

@@ -21,6 +21,7 @@ from hybridflow.labels import label, quantity
 from hybridflow.report.redact import redacted, shortened
 from hybridflow.report.result import Control
 from hybridflow.report.style import BLUE, FONT, GREY, INK, STYLES, add_tooltip, new_plot, padded
+from hybridflow.report.thin import fewer_rounds
 
 __all__ = ["CHEMICAL_ACCURACY", "control_figure", "counts", "error_figure", "size_figure"]
 
@@ -105,6 +106,7 @@ def _rounds(
     include: float | None = None,
 ) -> figure:
     """Draw figures over the number of the round, one line a figure."""
+    iterations = fewer_rounds(iterations, names)
     told = [abs(each.values[name]) for each in iterations for name in names if name in each.values]
     low, high = min([*told, include or told[0]]), max([*told, include or told[0]])
     bottom, top = (

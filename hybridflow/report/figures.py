@@ -11,6 +11,7 @@ from hybridflow.labels import quantity, seconds
 from hybridflow.report.lanes import Arrangement, Bar, Cell, Kind, Lane, rows_of
 from hybridflow.report.redact import redacted, shortened
 from hybridflow.report.style import BAND, FONT, INK, STYLES, TimeScale, add_tooltip, new_plot
+from hybridflow.report.thin import fewer_phases
 from hybridflow.report.timeline import Phase, Span, State, Task, Timeline, VendorJob, union_seconds
 
 __all__ = ["timeline_figure"]
@@ -37,7 +38,8 @@ _CELL_STYLE = {Kind.QPU: "job", Kind.QUANTUM: "on QPU", Kind.CLASSICAL: "classic
 def timeline_figure(run: Timeline, arrangement: Arrangement) -> figure:
     """Draw the lanes of a run, and its phases as bands above them."""
     scale = TimeScale(run.seconds)
-    rows = rows_of(run.phases)
+    phases = fewer_phases(run.phases)
+    rows = rows_of(phases)
     head = -_GAP - _PHASE_ROW * (max(rows) + 1) if rows else 0.0
     foot = arrangement.lanes[-1].bottom if arrangement.lanes else 0.0
     lanes = max(2.0, foot - head)
@@ -48,7 +50,7 @@ def timeline_figure(run: Timeline, arrangement: Arrangement) -> figure:
         y_range=Range1d(start=foot + 0.1, end=head - 0.1),
         x_axis_label=f"{scale.unit} since the start",
     )
-    _draw_phases(plot, run.phases, rows, scale)
+    _draw_phases(plot, phases, rows, scale)
     _draw_cells(plot, arrangement.cells, scale)
     _draw_bars(plot, arrangement.bars, scale)
     _name_rows(plot, arrangement.lanes, head)

@@ -36,8 +36,10 @@ from hybridflow.report.sentences import (
     error_words,
     faults,
     percent,
+    route_words,
     size_words,
     status,
+    thinned_words,
     timeline_words,
 )
 from hybridflow.report.timeline import State, Timeline, VendorJob
@@ -86,6 +88,7 @@ def page(name: str, run: Timeline, result: Result, damage: Sequence[str]) -> str
     """
     arrangement = arrange(run)
     pictures = list(_pictures(run, arrangement, result))
+    phases = _phases(run)
     script, divs = components({picture.key: picture.plot for picture in pictures})
     environment = Environment(
         loader=PackageLoader("hybridflow.report", "."),
@@ -102,9 +105,13 @@ def page(name: str, run: Timeline, result: Result, damage: Sequence[str]) -> str
         figures=list(_figures(run, result)),
         faults=faults(run, damage),
         pictures={each.key: (each, Markup(divs[each.key])) for each in pictures},
-        drawing=drawing_words(arrangement),
+        drawing=(
+            *drawing_words(arrangement),
+            *thinned_words(len(run.phases), len(run.iterations)),
+        ),
         legend=_legend(arrangement),
-        phases=_phases(run),
+        phases=phases[:_MOST_ROWS],
+        hidden_phases=max(0, len(phases) - _MOST_ROWS),
         jobs=[_job(job) for job in run.jobs[:_MOST_ROWS]],
         totals=_totals(run.jobs),
         hidden_jobs=max(0, len(run.jobs) - _MOST_ROWS),
@@ -133,9 +140,10 @@ def _facts(run: Timeline, result: Result) -> tuple[tuple[str, str], ...]:
         "qubits": result.qubits,
         "seed": result.seed,
         "started": None if run.began is None else _moment(run.began),
+        **{f"requests by {route}": words for route, words in route_words(run).items()},
     }
     known = ((name, str(value)) for name, value in told.items() if value is not None)
-    return tuple((name, shortened(redacted(value), 60)) for name, value in known)
+    return tuple((redacted(name), shortened(redacted(value), 60)) for name, value in known)
 
 
 def _moment(time: float) -> str:
@@ -226,13 +234,18 @@ def _legend(arrangement: Arrangement) -> tuple[tuple[str, str], ...]:
 
 
 def _phases(run: Timeline) -> list[_Row]:
-    """Return the phases with the times that they took, equal names together."""
+    """Return the phases with the times that they took, equal names together.
+
+    In their order; too many of them, the longest first.
+    """
     times: dict[str, float] = defaultdict(float)
     states: dict[str, State] = {}
     for phase in run.phases:
         times[phase.name] += phase.seconds
         states[phase.name] = phase.state
     longest = max(times.values(), default=0.0) or 1.0
+    if len(times) > _MOST_ROWS:
+        times = dict(sorted(times.items(), key=lambda item: item[1], reverse=True))
     return [
         _Row(
             (shortened(redacted(name), 60), seconds(took), percent(took, run.seconds)),

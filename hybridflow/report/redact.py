@@ -29,15 +29,23 @@ def redacted(text: str) -> str:
     A very long text loses its end.
     """
     text = shortened(text, _LONGEST)
-    text = _ASSIGNMENT.sub(_without_secret, text)
+    text = _without_secrets(text)
     text = _BEARER.sub(lambda found: f"{found[1]} {_PRIVATE}", text)
     text = _USERINFO.sub("", text)
     return _FOLDERS.sub(f"{_ELLIPSIS}/", text)
 
 
-def _without_secret(assignment: re.Match[str]) -> str:
-    name, between, _ = assignment.groups()
-    return f"{name}{between}{_PRIVATE}" if _SECRET_NAME.search(name) else assignment[0]
+def _without_secrets(text: str) -> str:
+    parts, place = [], 0
+    while (found := _ASSIGNMENT.search(text, place)) is not None:
+        if _SECRET_NAME.search(found[1]):
+            parts += [text[place : found.end(2)], _PRIVATE]
+            place = found.end()
+        else:
+            # What was taken for a value may be an assignment: "VendorJobError: token=…".
+            parts.append(text[place : found.start(3)])
+            place = found.start(3)
+    return "".join([*parts, text[place:]])
 
 
 def shortened(text: str, most: int = 300) -> str:

@@ -10,6 +10,7 @@ from hybridflow.labels import label, quantity, seconds
 from hybridflow.report.lanes import MOST_MARKS, Arrangement, Kind, Lane, items_of, place_of
 from hybridflow.report.redact import redacted, shortened
 from hybridflow.report.result import Control
+from hybridflow.report.thin import MOST_PHASES, MOST_ROUNDS
 from hybridflow.report.timeline import State, Task, Timeline, VendorJob, union_seconds
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "error_words",
     "faults",
     "percent",
+    "route_words",
     "size_words",
     "status",
     "timeline_words",
@@ -54,7 +56,7 @@ def counted(number: int, one: str, several: str = "") -> str:
 
 def faults(run: Timeline, damage: Iterable[str]) -> tuple[str, ...]:
     """Return what a reader must know before trusting the page, a sentence each."""
-    return (*_end(run), *_lost(run), *_errors(run), *damage)
+    return (*_end(run), *_lost(run), *_errors(run), *_fallbacks(run), *damage)
 
 
 def _end(run: Timeline) -> Iterator[str]:
@@ -92,6 +94,34 @@ def _errors(run: Timeline) -> Iterator[str]:
             yield f"{counted(times, one)} failed: {shortened(error)}"
         if len(errors) > _MOST_ERRORS:
             yield f"{counted(len(errors) - _MOST_ERRORS, 'more error')} of {one}s not shown here."
+
+
+def _fallbacks(run: Timeline) -> Iterator[str]:
+    """Name the fallbacks of routes, each reason once: their results are others' than was meant."""
+    fallen = Counter(
+        (one.route, one.resource, one.simulator, redacted(one.fallback))
+        for one in run.routed
+        if one.fallback
+    )
+    for (route, resource, simulator, why), times in fallen.most_common(_MOST_ERRORS):
+        kind = ", a simulator" if simulator else ""
+        yield (
+            f"{counted(times, 'request')} of the route {redacted(route)} fell back to "
+            f"{redacted(resource)}{kind}: {shortened(why)}"
+        )
+    if len(fallen) > _MOST_ERRORS:
+        yield f"{counted(len(fallen) - _MOST_ERRORS, 'more fallback')} not shown here."
+
+
+def route_words(run: Timeline) -> dict[str, str]:
+    """Return, for each route, how many requests had their results from which resource."""
+    by_route: dict[str, Counter[str]] = defaultdict(Counter)
+    for one in run.routed:
+        by_route[one.route][one.resource] += 1
+    return {
+        route: ", ".join(f"{resource} {times}" for resource, times in counts.most_common())
+        for route, counts in by_route.items()
+    }
 
 
 def busy_part(run: Timeline, kind: Kind) -> float:
@@ -140,6 +170,19 @@ def drawing_words(arrangement: Arrangement) -> tuple[str, ...]:
     if arrangement.hidden_marks:
         hidden = quantity("", arrangement.hidden_marks)
         sentences.append(f"Only {MOST_MARKS} of these marks are drawn, {hidden} are not.")
+    return tuple(sentences)
+
+
+def thinned_words(phases: int, rounds: int) -> tuple[str, ...]:
+    """Return what was left out of the pictures of many phases or rounds; nothing if nothing was."""
+    sentences = []
+    if phases > MOST_PHASES:
+        sentences.append(f"Of {counted(phases, 'phase')}, the {MOST_PHASES} longest are drawn.")
+    if rounds > MOST_ROUNDS:
+        sentences.append(
+            f"Of {counted(rounds, 'round')}, the pictures below show the highest and the lowest of "
+            "each stretch."
+        )
     return tuple(sentences)
 
 

@@ -21,6 +21,7 @@ from hybridflow.events import (
     Iteration,
     PhaseEnded,
     PhaseStarted,
+    RequestRouted,
     RunEnded,
     RunStarted,
     TaskEnded,
@@ -106,6 +107,8 @@ class Timeline(msgspec.Struct, frozen=True, kw_only=True):
         In the order of their starts.
     iterations
         As they were reported.
+    routed
+        Requests that went by a route, as they had their results.
     events, unmatched
         Number of events, and of ends among them whose start is missing.
     """
@@ -122,6 +125,7 @@ class Timeline(msgspec.Struct, frozen=True, kw_only=True):
     iterations: tuple[Iteration, ...]
     events: int
     unmatched: int
+    routed: tuple[RequestRouted, ...] = ()
 
 
 def timeline(events: Iterable[Event]) -> Timeline:
@@ -155,6 +159,7 @@ def timeline(events: Iterable[Event]) -> Timeline:
         iterations=tuple(event for event in ordered if isinstance(event, Iteration)),
         events=len(ordered),
         unmatched=lost_phases + lost_tasks + lost_jobs,
+        routed=tuple(event for event in ordered if isinstance(event, RequestRouted)),
     )
 
 

@@ -35,7 +35,8 @@ def coscheduled_job(
     site
         What to ask Slurm for stands in its ``[slurm]`` table.
     resource
-        Name of the resource; the site's default if not given.
+        Name of the resource, or of a route, of whose `any_of` the job then holds all slots; the
+        site's default if not given.
     nodes
         Number of classical nodes; what the site says if not given. 0: none, the job then has one
         component, and classical workers run beside the slot.
@@ -54,10 +55,11 @@ def coscheduled_job(
         If a value is not possible.
     """
     slurm = slurm_of(site)
-    chosen = site.resource(resource)
+    route = site.route(resource)
+    names = route.any_of if route else (site.resource(resource).name,)
     if nodes is not None and nodes < 0:
         raise InputError(f"the number of classical nodes must be at least 0, not {nodes}")
-    components = [slurm.for_quantum(chosen.name)]
+    components = [slurm.for_quantum(*names)]
     if nodes != 0:
         components.append(slurm.for_classical(nodes))
     if walltime is not None:

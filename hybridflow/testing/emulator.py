@@ -60,14 +60,28 @@ class QpuEmulator:
         """Address of the interface that IBM's clients know: what to give them as endpoint."""
         return f"{self.url}/ibm"
 
-    def qrmi_keys(self, key: str = "any-key") -> dict[str, str]:
+    def qrmi_keys(self, key: str = "any-key", *, system: bool = False) -> dict[str, str]:
         """Return what the ``qrmi`` wheel has to be told to reach a resource here.
 
         Parameters
         ----------
         key
             The key of a user; without keys, the service takes any.
+        system
+            Whether as an IBM Quantum System, and not through the Quantum Compute Service.
         """
+        if system:
+            return {
+                "QRMI_IBM_QS_ENDPOINT": f"{self.url}/ibm-system",
+                "QRMI_IBM_QS_IAM_ENDPOINT": self.ibm_url,
+                "QRMI_IBM_QS_IAM_APIKEY": key,
+                "QRMI_IBM_QS_SERVICE_CRN": "crn:v1:emulated",
+                "QRMI_IBM_QS_AWS_ACCESS_KEY_ID": key,
+                "QRMI_IBM_QS_AWS_SECRET_ACCESS_KEY": "not-looked-at",
+                "QRMI_IBM_QS_S3_ENDPOINT": f"{self.url}/ibm-system/s3/",
+                "QRMI_IBM_QS_S3_BUCKET": "jobs",
+                "QRMI_IBM_QS_S3_REGION": "us-east",
+            }
         return {
             "QRMI_IBM_QCS_ENDPOINT": self.ibm_url,
             "QRMI_IBM_QCS_IAM_ENDPOINT": self.ibm_url,

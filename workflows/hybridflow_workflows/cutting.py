@@ -86,7 +86,12 @@ def run_cutting(
         )
     check_size(parameters.qubits)
     require_at_least(
-        steps=(parameters.steps, 1), shots=(parameters.shots, 1), tasks=(parameters.tasks, 1)
+        steps=(parameters.steps, 1),
+        shots=(parameters.shots, 1),
+        tasks=(parameters.tasks, 1),
+        time=(parameters.time, 0),
+        field=(parameters.field, 0),
+        seed=(parameters.seed, 0),
     )
     if parameters.steps > _MOST_CUTS:
         raise InputError(

@@ -10,16 +10,26 @@ from pathlib import Path
 import msgspec
 
 from hybridflow import environment
-from hybridflow.errors import InputError
+from hybridflow.errors import InputError, RequestCancelledError
 from hybridflow.events import RunEnded, RunStarted, event_log
 from hybridflow.progress import Display
 from hybridflow.records import Record
 from hybridflow.report import write_report
 from hybridflow.site import Site
 
-__all__ = ["default_output", "new_folder", "recorded", "report", "variables", "write_result"]
+__all__ = [
+    "check_wanted",
+    "default_output",
+    "give_up",
+    "new_folder",
+    "recorded",
+    "report",
+    "variables",
+    "write_result",
+]
 
 _RESULT = "result.json"
+_GIVEN_UP = "given-up"
 
 
 def default_output(workflow: str) -> Path:
@@ -66,6 +76,26 @@ def variables(folder: Path, site: Site) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+def give_up(folder: Path) -> None:
+    """Tell tasks that go on for long that nobody waits for them any more."""
+    (folder / _GIVEN_UP).touch()
+
+
+def check_wanted() -> None:
+    """End a task of a run that was given up, before it asks the QPU for more.
+
+    A task with a loop of its own calls it: after Ctrl-C no engine can end a thread.
+
+    Raises
+    ------
+    RequestCancelledError
+        If the run was given up.
+    """
+    folder = os.environ.get(environment.RUN)
+    if folder and Path(folder, _GIVEN_UP).exists():
+        raise RequestCancelledError("the run was given up: nobody waits for this task any more")
 
 
 @contextmanager

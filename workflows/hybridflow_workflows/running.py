@@ -10,6 +10,7 @@ A workflow is a function `steps` from a :class:`Run` to a :class:`Finding`; the 
 """
 
 import importlib.metadata
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from hybridflow.records import Record
 from hybridflow.site import load_site
 from hybridflow_workflows.folder import (
     default_output,
+    give_up,
     new_folder,
     recorded,
     report,
@@ -166,8 +168,12 @@ class Run:
         """Run quantum tasks side by side, one for each tuple of arguments; return their results."""
         with self.display.phase(phase) as shown:
             futures = [self.pools.quantum.submit(task, *arguments) for arguments in calls]
-            shown.watch(futures)
-            return [future.result() for future in futures]
+            try:
+                shown.watch(futures)
+                return [future.result() for future in futures]
+            except BaseException:  # also Ctrl-C: nobody waits for the others any more
+                give_up(self.folder)
+                raise
 
 
 def carry_out(
@@ -260,7 +266,7 @@ def _outcome(
 
 
 def require_at_least(**bounds: tuple[float, float]) -> None:
-    """Refuse parameters below a bound: ``require_at_least(shots=(shots, 1))``.
+    """Refuse parameters below a bound, and infinite ones: ``require_at_least(shots=(shots, 1))``.
 
     Raises
     ------
@@ -268,9 +274,10 @@ def require_at_least(**bounds: tuple[float, float]) -> None:
         For the first that is.
     """
     for name, (value, least) in bounds.items():
-        if not value >= least:
+        if not least <= value < math.inf:
+            finite = "" if isinstance(value, int) else " and finite"
             option = "--" + name.replace("_", "-")
-            raise InputError(f"{option} must be at least {least:g}, not {value:g}")
+            raise InputError(f"{option} must be at least {least:g}{finite}, not {value:g}")
 
 
 def checked_engine(engine: str) -> str:

@@ -79,6 +79,7 @@ def run_sweep(
         tasks=(parameters.tasks, 1),
         time=(parameters.time, 0),
         largest_field=(parameters.largest_field, 0),
+        seed=(parameters.seed or 0, 0),
     )
     tasks = min(parameters.tasks, parameters.points)
     return carry_out(

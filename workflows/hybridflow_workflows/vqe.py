@@ -115,6 +115,8 @@ def run_vqe(
         layers=(parameters.layers, 1),
         evaluations=(parameters.evaluations, 1),
         precision=(parameters.precision, 0),
+        field=(parameters.field, 0),
+        seed=(parameters.seed, 0),
     )
     return carry_out("vqe", parameters, place, partial(_steps, parameters), display=display)
 
@@ -232,7 +234,9 @@ class _Energies:
     def _ask(self, points: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
         from hybridflow.events import Iteration, event_log
         from hybridflow.primitives import Estimator
+        from hybridflow_workflows.folder import check_wanted
 
+        check_wanted()
         if len(self._seen) == self._asked.evaluations:
             raise _Enough
         # Each call has shots of its own: an optimizer that sees one noise over and over fits it.

@@ -103,7 +103,13 @@ def run_zne(
     from hybridflow_workflows.running import carry_out, require_at_least
 
     check_size(parameters.qubits)
-    require_at_least(steps=(parameters.steps, 1), shots=(parameters.shots, 1))
+    require_at_least(
+        steps=(parameters.steps, 1),
+        shots=(parameters.shots, 1),
+        time=(parameters.time, 0),
+        field=(parameters.field, 0),
+        seed=(parameters.seed, 0),
+    )
     scales = parameters.scales
     if (
         len(set(scales)) < 2

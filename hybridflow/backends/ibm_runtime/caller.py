@@ -61,7 +61,7 @@ class Caller:
         except FutureTimeoutError:
             if future.done():
                 raise  # its own
-            self._items = None
+            self._end()  # the thread, once what it hangs in lets go
             raise LateError(f"no answer after {self._seconds:g} s") from None
 
     def later(self, seconds: float, work: Callable[[], object]) -> None:
@@ -78,6 +78,9 @@ class Caller:
             timer.cancel()
             timer.join()
         self._timers = []
+        self._end()
+
+    def _end(self) -> None:
         items, self._items = self._items, None
         if items is not None:
             items.put(None)

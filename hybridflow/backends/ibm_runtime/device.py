@@ -11,7 +11,8 @@ from hybridflow.backends.ibm_runtime.faults import Phase
 from hybridflow.backends.ibm_runtime.link import Link
 from hybridflow.backends.ibm_runtime.options import IbmRuntimeOptions
 from hybridflow.backends.ibm_runtime.service import Connection, reason_of, text_of
-from hybridflow.errors import AcquireError, RequestCancelledError, VendorJobError
+from hybridflow.backends.ibm_runtime.workload import Workload
+from hybridflow.errors import AcquireError, RequestCancelledError, ResourceError, VendorJobError
 from hybridflow.records import (
     Batch,
     Capabilities,
@@ -163,23 +164,28 @@ class Device:
 
     def _submit(self, batch: Batch, pubs: list[Any], tag: str) -> Any:
         workload = self._link.workload
-        environment = {"job_tags": [tag]}
+        marks = {"job_tags": [tag]}
+
+        def run() -> Any:
+            return primitives.primitive(batch, workload.enter(), environment=marks).run(pubs)
+
         try:
-            try:
-                mode = workload.enter()
-                handle = primitives.primitive(batch, mode, environment=environment).run(pubs)
-            except Exception as error:
-                # Refused, so that nothing was started; a session that is closed is not the user's
-                # fault.
-                if faults.http_status(error) not in range(400, 500) or not workload.was_closed():
-                    raise
-                _log.warning("%s: the service has closed the session: a new one", self._name)
-                mode = workload.enter()
-                handle = primitives.primitive(batch, mode, environment=environment).run(pubs)
+            handle = self._run(run, workload)
             workload.started(str(handle.job_id()))
             return handle
         finally:
             workload.rest()
+
+    def _run(self, run: Callable[[], Any], workload: Workload) -> Any:
+        try:
+            return run()
+        except Exception as error:
+            # A session that the service has closed is not the user's fault; nothing was started.
+            refused = faults.http_status(error) in range(400, 500)
+            if not (refused and workload.was_closed()):
+                raise
+        _log.warning("%s: the service has closed the session: a new one", self._name)
+        return run()
 
     def status(self, job_id: str, wait: float) -> JobStatus:
         """Return a job's state; wait up to `wait` seconds for a final one."""
@@ -220,30 +226,25 @@ class Device:
 
     def result(self, job_id: str) -> tuple[PackedResult, ...]:
         """Return a job's results; the service keeps them."""
-        status = self.status(job_id, 0.0)
-        if status.state is JobState.CANCELLED:
-            raise RequestCancelledError(
-                f"the job {job_id} was cancelled: {status.message}", vendor_job_id=job_id
-            )
-        if status.state is JobState.FAILED:
-            raise VendorJobError(
-                f"vendor job {job_id} on {self._name!r} failed: {status.message}",
-                transient=status.transient,
-                resource=self._name,
-                vendor_job_id=job_id,
-            )
-        if not status.state.final:
-            raise VendorJobError(
-                f"vendor job {job_id} on {self._name!r} is {status.state}: it has no result yet",
-                transient=True,
-                resource=self._name,
-                vendor_job_id=job_id,
-            )
+        self._refuse_without_result(job_id, self.status(job_id, 0.0))
         job = self._job(job_id)
         text = self._ask(job, lambda _, __, handle: text_of(handle))
         results = primitives.read_results(text, self._name)
         job.shots = primitives.shots_of(results)
         return results
+
+    def _refuse_without_result(self, job_id: str, status: JobStatus) -> None:
+        where: dict[str, Any] = {"resource": self._name, "vendor_job_id": job_id}
+        what = f"vendor job {job_id} on {self._name!r}"
+        match status.state:
+            case JobState.DONE:
+                return
+            case JobState.CANCELLED:
+                raise RequestCancelledError(f"{what} was cancelled: {status.message}", **where)
+            case JobState.FAILED:
+                where["transient"] = status.transient
+                raise VendorJobError(f"{what} failed: {status.message}", **where)
+        raise ResourceError(f"{what} is {status.state}: it has no result yet", **where)
 
     def stop(self, job_id: str) -> None:
         """Have a job cancelled; no error if it has ended."""
@@ -256,6 +257,7 @@ class Device:
             except Exception as error:
                 if faults.http_status(error) != 409:  # it has ended
                     raise
+            self._link.workload.ended(job.id)  # nobody may ask for it any more
 
         self._ask(job, cancel)
 

@@ -10,6 +10,7 @@ client's exception somewhere behind its own::
 """
 
 import enum
+import json
 from collections.abc import Iterable, Iterator
 
 from hybridflow.backends.ibm_runtime.caller import LateError
@@ -80,6 +81,9 @@ _NOT_NOW = (423, 429, 503)
 _WRONG_INPUT = (400, 409, 413, 422)
 """HTTP: a job is not taken as it is."""
 
+_TOO_MANY_JOBS = (1012, 3458)
+"""IBM's codes for a job that is not taken as long as so many others are under way."""
+
 _RETRY_REASONS = frozenset({1006, 1008, 1010, 1011})
 """Reasons of a failed job for which IBM's registry of error codes says to try again."""
 
@@ -100,6 +104,21 @@ def http_status(error: BaseException) -> int | None:
             status = getattr(link, "status_code", None)
         if isinstance(status, int) and status > 0:
             return status
+    return None
+
+
+def _code(error: BaseException) -> int | None:
+    """Return the code of IBM's registry that the service has answered with; None: there is none."""
+    for link in _chain(error):
+        response = getattr(link, "response", None)
+        if response is None:
+            continue
+        try:
+            content = response.json()
+            told = content.get("error") or content["errors"][0]
+            return int(told["code"])
+        except (ValueError, TypeError, AttributeError, LookupError):
+            return None  # a proxy's answer, or one without a code
     return None
 
 
@@ -124,9 +143,15 @@ def typed(
     kind, transient = _kind(error, phase)
     if phase is Phase.CONNECTING and not issubclass(kind, AcquireError):
         kind = AcquireError
-    text = redact(f"{type(error).__name__}: {error}", secrets)
+    text = redact(_text(error), secrets)
     what = _what(kind, phase, transient=transient)
     return kind(f"{resource}: {what}: {text}", transient=transient, resource=resource)
+
+
+def _text(error: Exception) -> str:
+    if any(isinstance(link, json.JSONDecodeError) for link in _chain(error)):
+        return f"the answer is no JSON ({error}): is `url` right, or does a proxy answer?"
+    return f"{type(error).__name__}: {error}"
 
 
 def _what(kind: type[HybridflowError], phase: Phase, *, transient: bool) -> str:
@@ -143,6 +168,8 @@ def _kind(error: Exception, phase: Phase) -> tuple[type[HybridflowError], bool]:
     status = http_status(error)
     unheard = _unheard(error)
     starting = phase is Phase.STARTING and _may_have_submitted(error)
+    if _code(error) in _TOO_MANY_JOBS:
+        return ResourceError, True
     if status is not None:
         return _by_status(status, phase, starting=starting)
     if unheard is not None:

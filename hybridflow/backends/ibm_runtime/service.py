@@ -101,13 +101,19 @@ def connect(account: Account, device: str, *, fractional: bool, seconds: float) 
         _check_key(account, seconds)
         service = _service(account)
     _bound(service, seconds)
-    # What is wrong here, the package takes for a list without devices.
-    names = sorted(found["name"] for found in service._get_api_client().list_backends())
-    if device not in names:
-        raise AcquireError(
-            f"IBM has no device {device!r} for this instance; it has: {', '.join(names) or 'none'}"
-        )
+    _look_up(service, device)
     return Connection(service, service.backend(device, use_fractional_gates=fractional))
+
+
+def _look_up(service: Any, device: str) -> None:
+    # What goes wrong with these two questions, the package takes for a device that is not there.
+    holders = {
+        found["name"]: client for client in _clients(service) for found in client.list_backends()
+    }
+    if device not in holders:
+        names = ", ".join(sorted(holders)) or "none"
+        raise AcquireError(f"IBM has no device {device!r} for this account; it has: {names}")
+    holders[device].backend_configuration(device)  # and keeps it
 
 
 def _check_key(account: Account, seconds: float) -> None:
@@ -186,9 +192,13 @@ def _one_instance() -> Any:
     return OneInstanceService
 
 
-def _sessions(service: Any) -> list[Any]:
+def _clients(service: Any) -> list[Any]:
     clients = [service._get_api_client(), *service._get_api_clients().values()]
-    return list({id(client): client._session for client in clients}.values())
+    return list({id(client): client for client in clients}.values())
+
+
+def _sessions(service: Any) -> list[Any]:
+    return [client._session for client in _clients(service)]
 
 
 def _bound(service: Any, seconds: float) -> None:

@@ -108,15 +108,16 @@ def submitted(
     """
     wanted = [plan.wanted() for plan in plans]
     calls = _calls(wanted, most)
-    with asking(resource, job_id):
-        jobs = [retrieve(each) for each in job_id.split("+")]
-    if len(jobs) != len(calls):
+    ids = [job_id] if len(calls) == 1 else job_id.split("+")
+    if len(ids) != len(calls):
         raise ResourceError(
-            f"job {job_id} of {resource} was started as {len(jobs)} vendor jobs and would be "
+            f"job {job_id} of {resource} was started as {len(ids)} vendor jobs and would be "
             f"{len(calls)} now: its results cannot be told apart",
             resource=resource,
             vendor_job_id=job_id,
         )
+    with asking(resource, job_id):
+        jobs = [retrieve(each) for each in ids]
     parts = [_Part(job, places) for job, (places, _) in zip(jobs, calls, strict=True)]
     return Submission(resource, plans, wanted, parts)
 

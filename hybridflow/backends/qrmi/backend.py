@@ -236,7 +236,7 @@ class QrmiBackend:
         self._is_open = True
 
     def _open_session(self) -> None:
-        if self._definition.has_token:
+        if self._definition.has_token or not self._definition.type.has_sessions:
             return
         with self._asking("open a session"):
             self._token = self._handle.acquire()
@@ -306,13 +306,17 @@ class QrmiBackend:
             return str(self._handle.task_start(payload))
         except Exception as error:
             if not is_closed_session(error) or self._definition.has_token:
-                raise refusal(error, self.name, self._definition.secrets) from None
+                raise self._refusal(error) from None
         _log.warning("the session of %s is over: another one is opened", self.name)
         self._open_session()
         try:
             return str(self._handle.task_start(payload))
         except Exception as error:
-            raise refusal(error, self.name, self._definition.secrets) from None
+            raise self._refusal(error) from None
+
+    def _refusal(self, error: Exception) -> HybridflowError:
+        resends = self._definition.type.resends
+        return refusal(error, self.name, self._definition.secrets, resends=resends)
 
     def _estimate(self, batch: Batch) -> float:
         shots = count_shots(batch) or 4096 * count_circuits(batch)

@@ -33,7 +33,7 @@ ANSWERS: dict[str, tuple[type[HybridflowError], bool]] = {
 }
 """By name of the wheel's class: our class, and whether trying again can help."""
 
-_STATUS = re.compile(r"response body: (\d{3}) ")
+_STATUS = re.compile(r"(?:response body: |API error \()(\d{3}) ")
 _NOT_NOW = (408, 423, 425, 429, 500, 502, 503, 504)
 _NOTHING_DONE = (423, 425, 429, 503)
 _CURES = {
@@ -68,17 +68,26 @@ def translated(
     )
 
 
-def refusal(error: Exception, resource: str, secrets: Iterable[str]) -> HybridflowError:
+def refusal(
+    error: Exception, resource: str, secrets: Iterable[str], *, resends: bool = False
+) -> HybridflowError:
     """Return what an exception means that came in place of a new job's id.
 
     A :class:`~hybridflow.errors.BackendLostError` if the job may run all the same.
+
+    Parameters
+    ----------
+    error, resource, secrets
+        As for :func:`translated`.
+    resends
+        Whether the wheel sends a job once more by itself where no answer came: then what was
+        refused may be the second one.
     """
     found = translated(error, "start a vendor job", resource, secrets)
-    if (
-        type(error).__name__ in ANSWERS
-        or http_status(error) in _NOTHING_DONE
-        or not _may_pass(error)
-    ):
+    status = http_status(error)
+    is_answered = type(error).__name__ in ANSWERS or not _may_pass(error)
+    may_be_the_second = resends and isinstance(found, RequestError)
+    if not may_be_the_second and (is_answered or status in _NOTHING_DONE):
         return found
     return BackendLostError(
         f"{found}; whether the job was accepted is not known", resource=resource

@@ -18,25 +18,37 @@ class Kind(Record, frozen=True, kw_only=True):
         What the names of its keys begin with.
     takes_primitives
         Whether it takes the input of Qiskit's primitives.
+    has_sessions
+        Whether acquiring it means anything; elsewhere the wheel hands out a token of no use.
+    resends
+        Whether the wheel sends a job once more by itself, where no answer came.
     """
 
     member: str
     prefix: str
     takes_primitives: bool = False
+    has_sessions: bool = False
+    resends: bool = False
 
 
 KINDS = {
     "ibm-quantum-compute-service": Kind(
-        member="IBMQuantumComputeService", prefix="QRMI_IBM_QCS_", takes_primitives=True
+        member="IBMQuantumComputeService",
+        prefix="QRMI_IBM_QCS_",
+        takes_primitives=True,
+        has_sessions=True,
     ),
     "ibm-quantum-system": Kind(
-        member="IBMQuantumSystem", prefix="QRMI_IBM_QS_", takes_primitives=True
+        member="IBMQuantumSystem", prefix="QRMI_IBM_QS_", takes_primitives=True, resends=True
     ),
     "qiskit-runtime-service": Kind(
-        member="IBMQiskitRuntimeService", prefix="QRMI_IBM_QRS_", takes_primitives=True
+        member="IBMQiskitRuntimeService",
+        prefix="QRMI_IBM_QRS_",
+        takes_primitives=True,
+        has_sessions=True,
     ),
     "pasqal-cloud": Kind(member="PasqalCloud", prefix="QRMI_PASQAL_CLOUD_"),
-    "pasqal-local": Kind(member="PasqalLocal", prefix="QRMI_WARDEN_"),
+    "pasqal-local": Kind(member="PasqalLocal", prefix="QRMI_WARDEN_", has_sessions=True),
     "iqm-server": Kind(member="IQMServer", prefix="QRMI_IQM_"),
     "alice-bob-felis": Kind(member="AliceBobFelis", prefix="QRMI_AB_FELIS_"),
     "oqtopus": Kind(member="OQTOPUS", prefix="QRMI_OQTOPUS_"),

@@ -6,7 +6,7 @@ look, so that at least one of them sees it; whoever does goes without.
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from hybridflow.broker.journal import Attached, Claimed
@@ -19,6 +19,7 @@ from hybridflow.broker.ledger.outcomes import Outcomes
 from hybridflow.broker.ledger.owner import Owner
 from hybridflow.broker.ledger.pool import Place, attempt_of
 from hybridflow.broker.ledger.results import read_replies
+from hybridflow.broker.ledger.unstored import Unstored
 from hybridflow.errors import LedgerError, UncertainError
 from hybridflow.kernel import process_born
 from hybridflow.records import ClientInfo, OnUncertain, Reply, Request
@@ -39,17 +40,19 @@ class Claims:
         What is known of it, and who looks after its vendor jobs.
     on_uncertain
         What becomes of a request that may have been paid for.
-
-    Attributes
-    ----------
     unstored
-        Replies that could not be stored, by the tag of their vendor job.
+        Replies that are not on the disk.
     """
 
     def __init__(
-        self, run: Path, notes: Notes, custody: Custody, on_uncertain: OnUncertain
+        self,
+        run: Path,
+        notes: Notes,
+        custody: Custody,
+        on_uncertain: OnUncertain,
+        unstored: Unstored,
     ) -> None:
-        self.unstored: dict[str, Sequence[Reply]] = {}
+        self._unstored = unstored
         self._run = run
         self._notes = notes
         self._custody = custody
@@ -72,12 +75,18 @@ class Claims:
                 return found
         return None
 
+    def has_offers(self, key: bytes, request: Request, arrived: float) -> bool:
+        """Whether there is something for a request with this digest; it need not be admitted."""
+        return next(self._pooled(key, request, arrived), None) is not None
+
     def _offers(self, request: Request, arrived: float) -> Iterator[Place]:
-        state = self._notes.state
-        record = state.requests[request.id]
+        record = self._notes.state.requests[request.id]
         if record.place is not None:  # it was sent before, and asks again
             yield record.place
-        pool = state.pools.get(record.admitted.digest)
+        yield from self._pooled(record.admitted.digest, request, arrived)
+
+    def _pooled(self, key: bytes, request: Request, arrived: float) -> Iterator[Place]:
+        pool = self._notes.state.pools.get(key)
         if pool is None:
             return
         for holder in pool.holders():
@@ -89,7 +98,7 @@ class Claims:
             elif ended_well is False:
                 self._release(holder)
         yield from pool.offers(request.client)
-        if state.look_at_others():
+        if self._notes.state.look_at_others():
             yield from pool.offers(request.client)
 
     def _take(self, request: Request, place: Place) -> Claimed | None:
@@ -126,7 +135,7 @@ class Claims:
     def _reply(self, place: Place) -> Reply | None:
         tag = place.job.tag
         try:
-            replies = self.unstored.get(tag) or read_replies(self._run / "ledger", tag)
+            replies = self._unstored.get(tag) or read_replies(self._run / "ledger", tag)
             return replies[place.index]
         except (LedgerError, IndexError) as error:
             _log.error("results of vendor job %s are lost: %s", place.job.id, error)

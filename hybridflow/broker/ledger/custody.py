@@ -18,8 +18,6 @@ __all__ = ["Custody"]
 
 _log = logging.getLogger(__name__)
 _LOOK_SECONDS = 0.2
-_PATIENCE_SECONDS = 600.0
-"""How long a broker of which nobody can say whether it has ended is waited for, since it wrote."""
 
 
 class Custody:
@@ -90,8 +88,8 @@ class Custody:
         return found
 
     def _has_gone_silent(self, job: Job) -> bool:
-        heard = (self._notes.heard.get(opened.owner.name, 0.0) for opened in job.brokers)
-        if time.monotonic() < max(self._awaited[job.tag], *heard) + _PATIENCE_SECONDS:
+        brokers = [opened.owner.name for opened in job.brokers]
+        if not self._notes.is_silent(brokers, self._awaited[job.tag]):
             return False
         self._silent.add(job.tag)
         return True

@@ -6,7 +6,7 @@
                                 │        └──► custody.py   who looks after which vendor job
                                 │                 │
                                 ▼                 ▼
-                          results.py          notes.py     what is known: written, and read
+                unstored.py ► results.py      notes.py     what is known: written, and read
                           a file for each         ├──► appender.py   this broker's file
                           vendor job's results    ├──► reader.py     those of all others
                                                   └──► state.py      what all that comes to
@@ -33,6 +33,7 @@ from hybridflow.broker.ledger.notes import Notes
 from hybridflow.broker.ledger.owner import JobEnded, Owner, nobody_knows
 from hybridflow.broker.ledger.reader import Reader
 from hybridflow.broker.ledger.results import write_replies
+from hybridflow.broker.ledger.unstored import Unstored
 from hybridflow.broker.work import VendorJob
 from hybridflow.errors import ErrorRecord, HybridflowError, LedgerError
 from hybridflow.records import ClientInfo, Reply, Request, Resource, Usage
@@ -84,7 +85,10 @@ class LedgerJournal:
         reader = Reader(self._folder, but=owner.name)
         self._notes = Notes(opened, appender, reader, job_ended)
         self._custody = Custody(self._notes, free=free)
-        self._claims = Claims(run, self._notes, self._custody, resource.on_uncertain)
+        self._unstored = Unstored(self._folder)
+        self._claims = Claims(
+            run, self._notes, self._custody, resource.on_uncertain, self._unstored
+        )
         self._check_folder()
         compact(self._folder, self._notes.has_ended)
         self._notes.read_all()
@@ -113,8 +117,7 @@ class LedgerJournal:
         UncertainError
             If it may have been paid for, which a person has to look up.
         """
-        if entry.arrived > self._notes.read_at:
-            self._notes.read(strict=True)
+        self._read_for(entry)
         request = entry.request
         known = self._notes.state.requests.get(request.id)
         if known is None or known.opened is not self._notes.opened:
@@ -122,6 +125,29 @@ class LedgerJournal:
         if request.key is not None:
             entry.identity = self._notes.state.requests[request.id].admitted.digest
         return self._claims.claim(request, entry.arrived)
+
+    @property
+    def has_places(self) -> bool:
+        """Whether the run knows any results or vendor jobs, of whichever resource."""
+        return bool(self._notes.state.pools)
+
+    def knows(self, entry: Entry) -> bool:
+        """Whether there is something that a request may claim.
+
+        Raises
+        ------
+        LedgerError
+            If the run's ledger was written by a newer version.
+        """
+        self._read_for(entry)
+        key = digest(entry.request, self._form)
+        if entry.request.key is not None:
+            entry.identity = key
+        return self._claims.has_offers(key, entry.request, entry.arrived)
+
+    def _read_for(self, entry: Entry) -> None:
+        if entry.arrived > self._notes.read_at:
+            self._notes.read(strict=True)
 
     def _admit(self, request: Request) -> None:
         self._notes.note(
@@ -187,23 +213,26 @@ class LedgerJournal:
         """Keep the replies of a vendor job, and book what it has cost."""
         assert job.id is not None
         self._custody.leave(job.tag)
+        stored = s.Stored(tag=job.tag, id=job.id, usage=usage)
         try:
             write_replies(self._folder, job.tag, replies, durable=not self._free)
         except LedgerError as error:
-            # Here they are known; after the broker's end they can only be asked of the vendor.
             if not self._free:
-                self._claims.unstored[job.tag] = list(replies)
+                self._unstored.keep(stored, replies)
             _log.error(
                 "the results of vendor job %s cannot be stored and are delivered only: %s",
                 job.id,
                 error,
             )
-            self._notes.state.apply(
-                self._notes.opened, s.Stored(tag=job.tag, id=job.id, usage=usage)
-            )
+            self._notes.state.apply(self._notes.opened, stored)
             return
-        self._notes.note(s.Stored(tag=job.tag, id=job.id, usage=usage))
+        self._notes.note(stored)
+        self._store_the_unstored()
         self._notes.commit(durable=True)
+
+    def _store_the_unstored(self) -> None:
+        for late in self._unstored.store():
+            self._notes.note(late)
 
     def void(self, job: VendorJob, error: HybridflowError, usage: Usage) -> None:
         """Note that a vendor job has no results."""
@@ -247,4 +276,5 @@ class LedgerJournal:
 
     def close(self) -> None:
         """Write what is left, and say that nothing comes any more."""
+        self._store_the_unstored()
         self._notes.close()

@@ -4,8 +4,9 @@ What cannot be written or read is said in the log, once, and goes on to be tried
 """
 
 import logging
+import math
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from hybridflow.broker.ledger import steps as s
 from hybridflow.broker.ledger.appender import Appender
@@ -14,10 +15,13 @@ from hybridflow.broker.ledger.reader import Reader
 from hybridflow.broker.ledger.state import State
 from hybridflow.errors import LedgerError
 
-__all__ = ["Notes"]
+__all__ = ["PATIENCE_SECONDS", "Notes"]
 
 _log = logging.getLogger(__name__)
 _MOST_BUFFERED = 2**20
+
+PATIENCE_SECONDS = 600.0
+"""How long a broker of which nobody can say whether it has ended is waited for, since it wrote."""
 
 
 class Notes:
@@ -53,6 +57,7 @@ class Notes:
         self.state = State(opened.owner.session, self._is_over)
         self.read_at = 0.0
         self.heard: dict[str, float] = {}
+        self._begun_at = math.inf
         self._owner = opened.owner
         self._appender = appender
         self._reader = reader
@@ -113,6 +118,8 @@ class Notes:
         try:
             for opened, step in self._reader.news():
                 self.heard[opened.owner.name] = self.read_at
+                if self.read_at > self._begun_at:
+                    self.state.heard_of(opened.owner)
                 self.state.apply(opened, step)
         except LedgerError as error:
             if strict and not error.transient:
@@ -135,6 +142,7 @@ class Notes:
             if source.opened is not None and self.has_ended(source.opened.owner)
         ]
         self.read()
+        self._begun_at = self.read_at
         for source in ended:
             source.closed = True
         for source in self._reader.sources:
@@ -165,6 +173,18 @@ class Notes:
             return False
         return None if None in ended else True
 
+    def is_silent(self, names: Iterable[str], since: float) -> bool:
+        """Whether brokers have written nothing for so long that they are given up."""
+        heard = (self.heard.get(name, -math.inf) for name in names)
+        return time.monotonic() >= max(since, *heard) + PATIENCE_SECONDS
+
     def _is_over(self, owner: Owner) -> bool:
-        # A run that goes on gets what was paid for, also where nobody can say.
-        return is_over(owner, self._owner) is not False
+        known = is_over(owner, self._owner)
+        if known is not None:
+            return known
+        # Nobody can say (it was begun on another machine): what writes goes on. What has not
+        # written since this broker began is over: a run that goes on gets what was paid for.
+        heard = self.heard.get(owner.name, -math.inf)
+        if heard <= self._begun_at or self.has_ended(owner):
+            return True
+        return self.is_silent([owner.name], heard)

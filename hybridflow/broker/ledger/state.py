@@ -188,6 +188,10 @@ class State:
             self._end(owner)
         return bool(over)
 
+    def heard_of(self, owner: Owner) -> None:
+        """Note that a broker has written once more: it may not be over, though it seemed so."""
+        self._over.discard(owner.name)
+
     def _was_over(self, owner: Owner) -> bool:
         if owner.name not in self._over and owner.name not in self._others:
             if self._is_over(owner):

@@ -5,7 +5,7 @@ they are kept as long as it is.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from hybridflow.backends.emulator.messages import Caller, Submission
 from hybridflow.backends.ibm_json import batch_of, result_text
 from hybridflow.emulator.device import Device
 from hybridflow.emulator.ibm.access import Session, Sessions, Tokens
+from hybridflow.emulator.ibm.objects import Objects
 from hybridflow.emulator.jobs import Job
 from hybridflow.emulator.service import Service
 from hybridflow.errors import AcquireError, RequestError, ResourceError
@@ -55,14 +56,15 @@ class Face:
 
     Attributes
     ----------
-    tokens, sessions
-        Who may ask, and what is open.
+    tokens, sessions, objects
+        Who may ask, what is open, and what is in the store.
     """
 
     def __init__(self, service: Service) -> None:
         self._service = service
         self.tokens = Tokens()
         self.sessions = Sessions()
+        self.objects = Objects()
         self._facts: WeakKeyDictionary[Job, _Facts] = WeakKeyDictionary()
 
     # Devices
@@ -131,17 +133,21 @@ class Face:
 
     # Jobs
 
-    def submit(self, program: object, body: bytes, account: str) -> Job:
+    def submit(
+        self, fields: Mapping[str, Any], text: str | bytes, account: str, job_id: str | None = None
+    ) -> Job:
         """Take a job.
 
         Parameters
         ----------
-        program
-            Its field ``program_id``.
-        body
-            Its JSON.
+        fields
+            What it says beside its input.
+        text
+            Its input, as JSON.
         account
             Whose it is.
+        job_id
+            Its id, where the client chooses that.
 
         Raises
         ------
@@ -149,14 +155,14 @@ class Face:
             If it is refused.
         """
         import_qiskit()
-        batch, fields = batch_of(program, body)
+        batch = batch_of(fields.get("program_id"), text)
         name, session = fields.get("backend"), fields.get("session_id")
         tags = _tags(fields.get("tags"))
         if session is not None and not self._session(session, account).accepting:
             raise ResourceError(f"the session {session} is closed")
         device = self.device(str(name))
         submission = Submission(batch=batch, tag=tags[0] if tags else "", caller=Caller())
-        job = self._service.submit(device.name, account, submission)
+        job = self._service.submit(device.name, account, submission, job_id)
         self._facts[job] = _Facts(
             primitive=batch.primitive,
             tags=tags,

@@ -14,7 +14,7 @@ from hybridflow.emulator.jobs import Job
 from hybridflow.errors import HybridflowError, RequestError
 from hybridflow.records import JobState
 
-__all__ = ["routes"]
+__all__ = ["IbmHandler", "routes"]
 
 _PAGE = 200
 """Jobs that a list has at most."""
@@ -41,15 +41,19 @@ def routes() -> list[tuple[str, type[web.RequestHandler]]]:
     ]
 
 
-class _Handler(Handler):
+class IbmHandler(Handler):
+    """What all questions of IBM's clients share."""
+
     @property
     def face(self) -> Face:
+        """What the service knows of itself in IBM's words."""
         known = self.settings.get("ibm")
         if known is None:
             known = self.settings["ibm"] = Face(self.service)
         return cast(Face, known)
 
     def asking(self) -> str | None:
+        """Return whose token was given; None: nobody's."""
         token = self.request.headers.get("Authorization", "").removeprefix("Bearer ")
         return self.face.tokens.account(token)
 
@@ -62,6 +66,21 @@ class _Handler(Handler):
         if not isinstance(content, dict):
             raise RequestError("this is no JSON object")
         return content
+
+    def accepted(self) -> bool:
+        """Whether the client is told that its job was accepted; else it hears nothing, or a 500."""
+        if self.service.faults.take("drop_accepted"):
+            self.drop()
+            return False
+        if self.service.faults.take("break_accepted"):
+            self.turn_away(HTTPStatus.INTERNAL_SERVER_ERROR)
+            return False
+        return True
+
+    def cancel(self, job: Job) -> None:
+        """Have a job ended, if it has not."""
+        if not job.status.state.final:
+            self.service.device(job.resource).cancel(job)
 
     def found(self, job_id: str) -> Job:
         """Return a job of this user."""
@@ -81,7 +100,7 @@ class _Handler(Handler):
         self.finish()
 
 
-class _Token(_Handler):
+class _Token(IbmHandler):
     is_public = True
 
     def post(self) -> None:
@@ -112,28 +131,28 @@ class _Token(_Handler):
 # Devices
 
 
-class _Backends(_Handler):
+class _Backends(IbmHandler):
     question = "describe"
 
     def get(self) -> None:
         self.answer({"devices": self.face.devices()})
 
 
-class _BackendStatus(_Handler):
+class _BackendStatus(IbmHandler):
     question = "describe"
 
     def get(self, name: str) -> None:
         self.answer(self.face.state(name))
 
 
-class _Configuration(_Handler):
+class _Configuration(IbmHandler):
     question = "target"
 
     def get(self, name: str) -> None:
         self.answer(self.face.configuration(name))
 
 
-class _Properties(_Handler):
+class _Properties(IbmHandler):
     question = "target"
 
     def get(self, name: str) -> None:
@@ -143,7 +162,7 @@ class _Properties(_Handler):
 # Sessions
 
 
-class _Sessions(_Handler):
+class _Sessions(IbmHandler):
     question = "describe"
 
     def post(self) -> None:
@@ -157,7 +176,7 @@ class _Sessions(_Handler):
         self.answer(_described(self.face.sessions.open(device.name, self.account, mode)))
 
 
-class _Session(_Handler):
+class _Session(IbmHandler):
     def get(self, session_id: str) -> None:
         self.answer(_described(self.face.sessions.get(session_id, self.account)))
 
@@ -168,7 +187,7 @@ class _Session(_Handler):
         self.set_status(204)
 
 
-class _ClosedSession(_Handler):
+class _ClosedSession(IbmHandler):
     def delete(self, session_id: str) -> None:
         session = self.face.sessions.get(session_id, self.account)
         self.face.sessions.close(session)
@@ -194,7 +213,7 @@ def _described(session: Session) -> dict[str, Any]:
 # Jobs
 
 
-class _Jobs(_Handler):
+class _Jobs(IbmHandler):
     async def prepare(self) -> None:
         self.question = "start" if self.request.method == "POST" else "find"
         await super().prepare()
@@ -218,18 +237,14 @@ class _Jobs(_Handler):
         return self.request.query_arguments
 
     def post(self) -> None:
-        job = self.face.submit(self.fields().get("program_id"), self.request.body, self.account)
-        if self.service.faults.take("drop_accepted"):
-            self.drop()
-            return
-        if self.service.faults.take("break_accepted"):
-            self.turn_away(HTTPStatus.INTERNAL_SERVER_ERROR)
-            return
-        self.set_status(201)
-        self.answer({"id": job.id, "backend": job.resource})
+        fields = self.fields()
+        job = self.face.submit(fields, json.dumps(fields.get("params")), self.account)
+        if self.accepted():
+            self.set_status(201)
+            self.answer({"id": job.id, "backend": job.resource})
 
 
-class _Job(_Handler):
+class _Job(IbmHandler):
     question = "status"
 
     def get(self, job_id: str) -> None:
@@ -240,7 +255,7 @@ class _Job(_Handler):
         self.set_status(204)
 
 
-class _Results(_Handler):
+class _Results(IbmHandler):
     question = "result"
 
     async def get(self, job_id: str) -> None:
@@ -258,21 +273,21 @@ class _Results(_Handler):
         self.send_text(text)
 
 
-class _Logs(_Handler):
+class _Logs(IbmHandler):
     question = "result"
 
     def get(self, job_id: str) -> None:
         self.send_text(self.found(job_id).status.message)
 
 
-class _Metrics(_Handler):
+class _Metrics(IbmHandler):
     question = "usage"
 
     def get(self, job_id: str) -> None:
         self.answer(self.face.metrics(self.found(job_id)))
 
 
-class _Cancel(_Handler):
+class _Cancel(IbmHandler):
     question = "cancel"
 
     def post(self, job_id: str) -> None:
@@ -283,7 +298,7 @@ class _Cancel(_Handler):
         self.set_status(204)
 
 
-class _Usage(_Handler):
+class _Usage(IbmHandler):
     question = "usage"
 
     def get(self) -> None:
