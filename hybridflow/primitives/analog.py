@@ -91,7 +91,7 @@ class AnalogSampler:
         check_call(Primitive.ANALOG, self.options, self.seed, description)
         _check_limits(packed, description)
         request = request_of(Primitive.ANALOG, packed, self.options, key, self.priority)
-        return send(connection, description, request)
+        return send(connection, description, request, [None] * len(packed))
 
 
 def _packed(pubs: Iterable[Any], shots: int, seed: int | None) -> tuple[PackedPub, ...]:

@@ -1,6 +1,6 @@
 """What the primitives do with coerced PUBs: admit, send, hand out the job."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hybridflow import slot
@@ -56,14 +56,23 @@ def _send(asked: Asked, resource: str | None) -> Ticket:
         return RoutedTicket(route, asked)
     connection = slot.connect(route.resources[0] if route else resource)
     description = connection.describe()
-    request = asked.request(asked.fitted(description), description)
-    return connection.submit(request) if asked.pubs else _nothing(request, description)
+    return _submitted(
+        connection, description, asked.request(asked.fitted(description), description)
+    )
 
 
-def send(connection: Connection, description: Description, request: Request) -> Job:
-    """Send a request that was admitted, of PUBs without circuits, and return its job."""
-    ticket = connection.submit(request) if request.pubs else _nothing(request, description)
-    return Job(ticket, request.primitive, [None] * len(request.pubs))
+def send(
+    connection: Connection,
+    description: Description,
+    request: Request,
+    metadata: Sequence[Mapping[str, Any] | None],
+) -> Job:
+    """Send a request that was admitted and return its job; each PUB's metadata stays here."""
+    return Job(_submitted(connection, description, request), request.primitive, metadata)
+
+
+def _submitted(connection: Connection, description: Description, request: Request) -> Ticket:
+    return connection.submit(request) if request.pubs else _nothing(request, description)
 
 
 def _nothing(request: Request, description: Description) -> EndedTicket:
