@@ -243,42 +243,6 @@ def test_a_slurmd_that_hangs_loses_no_job_and_no_slot(place: Place) -> None:
     wait(waiting)
 
 
-# --- a workflow whose block is taken -------------------------------------------------------------
-
-BLOCKS = """
-[qpu.aer_a]
-backend = "fake"
-[classical]
-workers = 1
-[slurm.classical]
-partition = "classical"
-nodes = 1
-[slurm.blocks]
-kind = "elastic"
-"""
-
-
-def test_dask_goes_on_when_a_block_is_preempted(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What ran in it runs again in the next one."""
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
-    (place.folder / "site.toml").write_text(BLOCKS)
-    calls, go = place.folder / "calls", place.folder / "go"
-    with HybridCluster("site.toml") as dask, Client(dask) as client:
-        task = client.submit(tasks.waits_too, calls, go, pure=False)
-        until(calls.exists)
-        (first,) = dask.jobs.values()
-        node = place.run("squeue", "--noheader", f"--jobs={first.id}", "--format=%N")
-        place.run("scontrol", "update", "partitionname=main", "PriorityTier=10")
-        higher = Component(partition="main", extra=("--exclusive", f"--nodelist={node}"))
-        submit(Job(name="higher", command=("true",), components=(higher,), output="/dev/null"))
-        until(lambda: calls.read_text() == "xx")
-        go.touch()
-        assert task.result(SECONDS) == 2
-        assert place.state(first.id) == "PREEMPTED"
-
-
 # --- the queue -----------------------------------------------------------------------------------
 
 
@@ -373,3 +337,40 @@ def test_that_of_a_job_at_its_time_limit_is_left_and_known(
     assert started.vendor_job_id == overdue.vendor_job
     assert not [event for event in events if isinstance(event, VendorJobEnded)]
     assert overdue.state is JobState.RUNNING
+
+
+# --- a workflow whose block is taken -------------------------------------------------------------
+# The last, since whoever takes a node ends all that is on it, those of the beginning too.
+
+BLOCKS = """
+[qpu.aer_a]
+backend = "fake"
+[classical]
+workers = 1
+[slurm.classical]
+partition = "classical"
+nodes = 1
+[slurm.blocks]
+kind = "elastic"
+"""
+
+
+def test_dask_goes_on_when_a_block_is_preempted(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What ran in it runs again in the next one."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    (place.folder / "site.toml").write_text(BLOCKS)
+    calls, go = place.folder / "calls", place.folder / "go"
+    with HybridCluster("site.toml") as dask, Client(dask) as client:
+        task = client.submit(tasks.waits_too, calls, go, pure=False)
+        until(calls.exists)
+        (first,) = dask.jobs.values()
+        node = place.run("squeue", "--noheader", f"--jobs={first.id}", "--format=%N")
+        place.run("scontrol", "update", "partitionname=main", "PriorityTier=10")
+        higher = Component(partition="main", extra=("--exclusive", f"--nodelist={node}"))
+        submit(Job(name="higher", command=("true",), components=(higher,), output="/dev/null"))
+        until(lambda: calls.read_text() == "xx")
+        go.touch()
+        assert task.result(SECONDS) == 2
+        assert place.state(first.id) == "PREEMPTED"
