@@ -158,6 +158,19 @@ def test_only_the_user_can_read_the_keys(cluster: HybridCluster) -> None:
     assert any(file.suffix == ".pem" for file in files)
 
 
+def test_its_own_client_goes_by_way_of_memory(cluster: HybridCluster) -> None:
+    with cluster.get_client() as near:
+        assert near.scheduler.address.startswith("inproc://")
+        assert near.submit(sum, [1, 2], pure=False).result(SECONDS) == 3
+        assert near.submit(tasks.slot_process, pure=False).result(SECONDS)
+        assert cluster.get_client() is near
+        near.wait_for_workers(1)
+        assert near.dashboard_link == cluster.dashboard_link
+        with cluster.get_client(set_as_default=False) as other:
+            assert other is not near
+    assert cluster.scheduler_address.startswith("tls://")  # what all others use
+
+
 def test_nobody_without_the_keys_gets_in(cluster: HybridCluster) -> None:
     stranger = Security.temporary()
     with pytest.raises(OSError, match=r"certificate|TLS|SSL|Timed out"):

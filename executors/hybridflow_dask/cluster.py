@@ -17,10 +17,11 @@ import logging
 import os
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+from distributed import Client
 from distributed.core import Status
 from distributed.deploy.spec import SpecCluster
 from distributed.metrics import time as distributed_time
@@ -46,6 +47,7 @@ from hybridflow_dask.groups import Group
 from hybridflow_dask.haven import Haven
 from hybridflow_dask.launch import Launch, on_disk
 from hybridflow_dask.members import Member, member_of
+from hybridflow_dask.near import NearCluster
 from hybridflow_dask.numbers import whole_number
 from hybridflow_dask.overview import ShownCluster
 from hybridflow_dask.scheduler import HybridPlugin
@@ -137,6 +139,7 @@ class HybridCluster(ShownCluster):
         self._folder: PrivateFolder | None = None
         self._lease: Lease | None = None
         self._haven: Haven | None = None
+        self._near = ""
         self._service = Service()
         self._leaving: set[str] = set()
         self._closing = asyncio.Lock()
@@ -168,11 +171,33 @@ class HybridCluster(ShownCluster):
     def _wanted(self) -> dict[str, Any]:
         return {name: group.spec for group in self._groups.values() for name in group.missing(())}
 
+    def get_client(self, **options: Any) -> Client:
+        """Return a client for this process; it reaches the scheduler by way of memory.
+
+        ``Client(cluster)`` does the same over an encrypted connection, as other processes do.
+
+        Parameters
+        ----------
+        **options
+            Of :class:`distributed.Client`; without any, a client of this cluster that is there
+            already is returned, as by other clusters of Dask's.
+        """
+        with suppress(ValueError):
+            found: Client = Client.current()
+            of = found.cluster
+            is_ours = of is self or (isinstance(of, NearCluster) and of.is_of(self))
+            if is_ours and not options:
+                return found
+        return Client(NearCluster(self, lambda: self._near), **options)
+
     async def _start(self) -> None:
         # Here and not in the constructor: what is made here is removed by `_close`.
         if self.status == Status.created:
             self._prepare()
         await super()._start()
+        if not self._near:
+            await self.scheduler.listen("inproc://")
+            self._near = self.scheduler.listeners[-1].contact_address
         for label, (least, most) in self._supply.limits.items():
             if least < most and label not in self._adaptives:
                 self._adapt(label, least, most, {})

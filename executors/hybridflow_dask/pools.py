@@ -83,7 +83,7 @@ def open_dask_pools(
         site, resources=[name], workers=workers, tasks_per_slot=tasks_per_slot, **options
     )
     try:
-        client = Client(cluster, set_as_default=False)
+        client = cluster.get_client(set_as_default=False)
     except BaseException:  # also Ctrl-C: no worker stays behind
         cluster.close()
         raise
