@@ -147,8 +147,6 @@ def parsl_forms(site: Path, count: int) -> Iterator[Forms]:
 
 @contextmanager
 def dask_forms(site: Path, count: int) -> Iterator[Forms]:
-    from distributed import Client
-
     from hybridflow_dask import HybridCluster
 
     def tasks(function: Callable[..., Any]) -> Callable[[Circuits], object]:
@@ -157,7 +155,7 @@ def dask_forms(site: Path, count: int) -> Iterator[Forms]:
     with (
         bare_driver(count) as bare,
         HybridCluster(site, workers=1, tasks_per_slot=SLOT_TASKS) as cluster,
-        Client(cluster) as client,
+        cluster.get_client() as client,
     ):
         yield {
             "ours": tasks(ours),
